@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Starling, a real-time messaging server.
+
+pub mod broker;
+pub mod error;
+pub mod names;
+pub mod session;
+pub mod wire;
