@@ -3,5 +3,6 @@
 pub mod broker;
 pub mod error;
 pub mod names;
+pub mod node;
 pub mod session;
 pub mod wire;

@@ -1,0 +1,160 @@
+//! The use cases of one node: what commands of clients and methods of the server API come down to.
+//!
+//! A node knows its own connections through [`Local`], its brokers through [`Broker`], and the other nodes of the cluster
+//! through the control plane. A request about users ("disconnect 42") is carried out on this node first and then told to
+//! all others; the caller hears success without knowing whether any node had such a user.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use crate::{
+    broker::{Broker, BrokerError, Publication, PublishOptions, StreamPosition},
+    error::{Disconnect, Unsubscribed},
+    names::{ChannelName, NodeId, UserId},
+};
+
+/// Which connections a request is about: those of `user`, narrowed by `client` and `session` when these are given.
+///
+/// An anonymous `user` addresses the anonymous connections, never everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whose connections.
+    pub user: UserId,
+    /// Only the connection with this client id, in its text form.
+    pub client: Option<String>,
+    /// Only the connection with this session.
+    pub session: Option<String>,
+}
+
+/// How much a node holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that are open (accepted `connect`).
+    pub clients: u32,
+    /// Distinct users among them; all anonymous ones count as one.
+    pub users: u32,
+    /// Channels with local subscribers.
+    pub channels: u32,
+    /// Subscriptions.
+    pub subscriptions: u32,
+}
+
+/// This node's own connections. Implemented by the workers; no method blocks or waits for them.
+pub trait Local: Send + Sync {
+    /// Disconnects the target's connections, except clients named in `keep`.
+    fn disconnect(&self, target: &Target, cause: &Disconnect, keep: &[String]);
+
+    /// Ends the target's subscription to `channel`; the clients are told. Without a channel they are only told.
+    fn unsubscribe(&self, target: &Target, channel: Option<&ChannelName>, cause: &Unsubscribed);
+
+    /// Number of local subscribers of each channel whose name `matches`.
+    fn channels(&self, matches: &dyn Fn(&str) -> bool) -> BTreeMap<String, u32>;
+
+    /// How much this node holds now.
+    fn counts(&self) -> Counts;
+}
+
+/// What a node tells about itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeInfo {
+    /// Id of the process.
+    pub uid: String,
+    /// `node.name`, or host and port.
+    pub name: String,
+    /// Version text as clients see it.
+    pub version: String,
+    /// What it holds.
+    pub counts: Counts,
+    /// Seconds since its start.
+    pub uptime_s: u32,
+    /// Aggregated metrics, when fresh: interval in seconds and items by dotted name.
+    pub metrics: Option<(f64, BTreeMap<String, f64>)>,
+}
+
+/// Why a question to the cluster has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SurveyError {
+    /// The pattern is not a glob.
+    BadPattern,
+}
+
+/// One server process among others.
+pub struct Node {
+    id: NodeId,
+    name: String,
+    version: &'static str,
+    started: Instant,
+    local: Arc<dyn Local>,
+    broker: Arc<dyn Broker>,
+}
+
+impl Node {
+    /// A node that is alone.
+    pub fn new(
+        id: NodeId,
+        name: String,
+        version: &'static str,
+        started: Instant,
+        local: Arc<dyn Local>,
+        broker: Arc<dyn Broker>,
+    ) -> Self {
+        Self { id, name, version, started, local, broker }
+    }
+
+    /// Id of this process.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// The broker, for health and for joining channels.
+    pub fn broker(&self) -> &Arc<dyn Broker> {
+        &self.broker
+    }
+
+    /// Hands a publication to the broker. `None` without history. Dropping the future does not undo the publication.
+    pub async fn publish(
+        &self,
+        channel: &ChannelName,
+        publication: Publication,
+        options: PublishOptions,
+    ) -> Result<Option<StreamPosition>, BrokerError> {
+        self.broker.publish(channel, publication, options).await
+    }
+
+    /// Disconnects the target's connections on every node, except clients named in `keep`.
+    pub async fn disconnect(&self, target: &Target, cause: &Disconnect, keep: &[String]) -> Result<(), BrokerError> {
+        self.local.disconnect(target, cause, keep);
+        Ok(())
+    }
+
+    /// Ends the target's subscription to `channel` on every node.
+    pub async fn unsubscribe(
+        &self,
+        target: &Target,
+        channel: Option<&ChannelName>,
+        cause: &Unsubscribed,
+    ) -> Result<(), BrokerError> {
+        self.local.unsubscribe(target, channel, cause);
+        Ok(())
+    }
+
+    /// Channels with subscribers on any node, by a glob over their names; counts are summed over the nodes.
+    pub async fn channels(&self, pattern: Option<&str>) -> Result<BTreeMap<String, u32>, SurveyError> {
+        let matcher = match pattern {
+            None => None,
+            Some(glob) => Some(globset::Glob::new(glob).map_err(|_| SurveyError::BadPattern)?.compile_matcher()),
+        };
+        Ok(self.local.channels(&|name| matcher.as_ref().is_none_or(|m| m.is_match(name))))
+    }
+
+    /// What every node of the cluster tells about itself; this node first.
+    pub async fn info(&self) -> Vec<NodeInfo> {
+        vec![NodeInfo {
+            uid: self.id.to_string(),
+            name: self.name.clone(),
+            version: self.version.to_owned(),
+            counts: self.local.counts(),
+            uptime_s: u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX),
+            metrics: None,
+        }]
+    }
+}
