@@ -1,6 +1,7 @@
 //! Starling, a real-time messaging server.
 
 pub mod broker;
+pub mod config;
 pub mod error;
 pub mod names;
 pub mod session;
