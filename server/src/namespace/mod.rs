@@ -13,7 +13,7 @@
 //! | [`Namespaces::may_history`] | `history` |
 //! | [`Namespaces::may_ask_at_connect`] | `subs` of `connect` |
 //! | [`Rules::check_data`] | whoever publishes |
-//! | [`Rules::granted_by_server`] | server-side subscriptions |
+//! | [`Namespaces::rules_of`], then [`Rules::granted_by_server`] | server-side subscriptions |
 //!
 //! Namespaces do not inherit from each other nor from `channel.without_namespace`.
 
