@@ -12,7 +12,8 @@ use crate::names::{ClientId, UserId};
 pub struct UnixSeconds(pub i64);
 
 impl UnixSeconds {
-    /// The clock's present moment. For drivers and the command line only: everything below takes the moment as an argument.
+    /// The clock's present moment. For drivers and the command line only: everything below takes the moment as an
+    /// argument.
     pub fn now() -> Self {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))

@@ -84,17 +84,21 @@ pub enum SubRefreshRefusal {
 impl Authenticator {
     /// Decides who a connection is.
     ///
-    /// `header_user` is the value of the header that `client.user_id_http_header` names, from the request that opened the
-    /// connection, never from headers inside the command.
+    /// `header_user` is the value of the header that `client.user_id_http_header` names, from the request that opened
+    /// the connection, never from headers inside the command.
     ///
     /// | token | header | means |
     /// |---|---|---|
     /// | given | - | the token decides alone |
-    /// | none | given | the header's user. (The reference takes a client for anonymous where that is allowed, header or not; a gateway that names the user is meant to be believed.) |
-    /// | none | none or empty | anonymous, with `client.allow_anonymous_connect_without_token` or `client.insecure`; else refused |
+    /// | none | given | the header's user |
+    /// | none | none or empty | anonymous where that is allowed, else refused |
     ///
-    /// With `client.insecure` a token is checked as ever, but the connection does not expire. The connect proxy, which would be
-    /// asked where there is no token, has its place before the header's line; nothing asks it yet.
+    /// The reference takes a client for anonymous where that is allowed, header or not; a gateway that names the user
+    /// is meant to be believed. Anonymous connections are allowed by `client.allow_anonymous_connect_without_token` and
+    /// by `client.insecure`, which also makes connections not expire; tokens are checked as ever.
+    ///
+    /// The connect proxy, which would be asked where there is no token, has its place before the header; nothing asks
+    /// it yet.
     pub fn connect(
         &self,
         request: &ConnectRequest,
@@ -128,8 +132,8 @@ impl Authenticator {
         Ok(Identity { user, info, meta, expire_at, channels, source: IdentitySource::Token })
     }
 
-    /// Decides whether a token refreshes a connection of this user that has these server-side channels from its token, and
-    /// gives what is new: info, meta and expiry.
+    /// Decides whether a token refreshes a connection of this user that has these server-side channels from its token,
+    /// and gives what is new: info, meta and expiry.
     pub fn refresh<'a>(
         &self,
         token: &str,
@@ -152,8 +156,8 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// Decides whether a token refreshes a subscription. That the connection has it, and refreshes it itself, is the caller's
-    /// question.
+    /// Decides whether a token refreshes a subscription. That the connection has it, and refreshes it itself, is the
+    /// caller's question.
     pub fn sub_refresh(
         &self,
         token: &str,
@@ -213,7 +217,8 @@ impl From<&SubRefreshRefusal> for Failure {
     fn from(refusal: &SubRefreshRefusal) -> Self {
         match refusal {
             SubRefreshRefusal::NoToken => Self::Error(ClientError::BadRequest),
-            // The reference answers success and drops the expiry, which cannot be meant: the client is told to fetch a new one.
+            // The reference answers success and drops the expiry, which cannot be meant: the client is told to fetch a
+            // new one.
             SubRefreshRefusal::Token(TokenRefusal::Expired(_)) => Self::Error(ClientError::TokenExpired),
             SubRefreshRefusal::Token(TokenRefusal::Invalid(_)) => Self::Disconnect(Disconnect::INVALID_TOKEN),
             SubRefreshRefusal::Mismatch => Self::Disconnect(Disconnect::INVALID_TOKEN),
@@ -230,13 +235,13 @@ impl fmt::Display for ConnectRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCredentials => f.write_str(
-                "there is no token; see options client.allow_anonymous_connect_without_token and client.user_id_http_header, \
-                 or use client.insecure in development",
+                "there is no token; see options client.allow_anonymous_connect_without_token and \
+                 client.user_id_http_header, or use client.insecure in development",
             ),
             Self::Token(refusal) => write!(f, "the connection token is not accepted: {refusal}"),
-            Self::AnonymousToken => f.write_str(
-                "the connection token has no user; see option client.disallow_anonymous_connection_tokens",
-            ),
+            Self::AnonymousToken => {
+                f.write_str("the connection token has no user; see option client.disallow_anonymous_connection_tokens")
+            }
             Self::Expired => f.write_str(EXPIRED_ALREADY),
         }
     }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::{Authenticator, ConfigProblem, UnixSeconds, verifier::Verifier};
 
 impl Authenticator {
-    /// Makes an HS256 connection token for a user (empty for anonymous) that this server accepts: it has the audience and
-    /// issuer that the options ask for by name. Without `ttl` it never expires.
+    /// Makes an HS256 connection token for a user (empty for anonymous) that this server accepts: it has the audience
+    /// and issuer that the options ask for by name. Without `ttl` it never expires.
     ///
     /// # Errors
     ///

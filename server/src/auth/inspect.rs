@@ -111,8 +111,8 @@ impl Inspection {
         }
     }
 
-    /// Whether a client that comes with it now would be let in, or, with a subscription token, into the channel that it names if
-    /// it is the user and connection that it names.
+    /// Whether a client that comes with it now would be let in, or, with a subscription token, into the channel that it
+    /// names if it is the user and connection that it names.
     pub fn is_accepted(&self) -> bool {
         self.problems.is_empty()
     }

@@ -1,7 +1,7 @@
 //! The keys that tokens are signed with.
 //!
-//! Which key is tried follows from what is configured, never from the token alone: an HMAC token is never checked with a
-//! public key, and an elliptic key takes the one algorithm that fits its curve.
+//! Which key is tried follows from what is configured, never from the token alone: an HMAC token is never checked with
+//! a public key, and an elliptic key takes the one algorithm that fits its curve.
 
 use std::fmt;
 
@@ -255,10 +255,9 @@ impl fmt::Display for SignatureProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unsigned => f.write_str("alg none: unsigned tokens are never accepted"),
-            Self::UnknownAlgorithm(algorithm) => write!(
-                f,
-                "alg {algorithm:?} is not supported; supported are HS256, HS384, HS512, RS256, RS384, RS512, ES256, ES384, ES512"
-            ),
+            Self::UnknownAlgorithm(algorithm) => {
+                write!(f, "alg {algorithm:?} is not supported; supported are HS, RS and ES with 256, 384 or 512")
+            }
             Self::NoKey { algorithm, option } => write!(f, "there is no key for {algorithm}: {option} is not set"),
             Self::WrongCurve { algorithm, option, takes } => {
                 write!(f, "the key of {option} takes {takes} only, not {algorithm}")

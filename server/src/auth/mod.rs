@@ -1,19 +1,20 @@
 //! Tokens and keys: who a client is, and what its tokens allow.
 //!
-//! [`Authenticator`] is compiled once from the `client` section and replaced as a whole when the configuration is read again.
-//! Like the rest of this room it is pure: the moment is an argument, nothing waits. (Fetching keys by address, which waits,
-//! will be a step before these checks, not a part of them.)
+//! [`Authenticator`] is compiled once from the `client` section and replaced as a whole when the configuration is read
+//! again. Like the rest of this room it is pure: the moment is an argument, nothing waits. (Fetching keys by address,
+//! which waits, will be a step before these checks, not a part of them.)
 //!
 //! | question | answer |
 //! |---|---|
 //! | who connects ([`Authenticator::connect`]) | [`Identity`] or [`ConnectRefusal`] |
 //! | a new token for a connection ([`Authenticator::refresh`]) | [`ConnectionClaims`] or [`RefreshRefusal`] |
-//! | a subscription token ([`Authenticator::subscription_token`]) | [`SubscriptionClaims`] or [`TokenRefusal`], for the channel rules to judge |
+//! | a subscription token ([`Authenticator::subscription_token`]) | [`SubscriptionClaims`] or [`TokenRefusal`] |
 //! | a new one of those ([`Authenticator::sub_refresh`]) | [`SubscriptionClaims`] or [`SubRefreshRefusal`] |
 //! | what is wrong with a token ([`Authenticator::inspect`]) | [`Inspection`] |
 //!
-//! Each refusal turns into its code on the wire by one `From` for [`Failure`], and into a line for the log by `Display`. A
-//! token in the wrong time is worth a new one (109); any other wrong token is final (3500, and 103 for a subscription).
+//! Each refusal turns into its code on the wire by one `From` for [`Failure`], and into a line for the log by
+//! `Display`. A token in the wrong time is worth a new one (109); any other wrong token is final (3500, and 103 for a
+//! subscription).
 //!
 //! | claim | checked how |
 //! |---|---|
@@ -64,7 +65,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// A key or a pattern that is none, two options that exclude each other, or a key set by address, which is not supported yet.
+    /// A key or a pattern that is none, two options that exclude each other, or a key set by address, which is not
+    /// supported yet.
     pub fn new(client: &Client) -> Result<Self, ConfigProblem> {
         let skip_signature = client.insecure_skip_token_signature_verify;
         let separate = &client.subscription_token;

@@ -4,9 +4,9 @@
 //! base64url({"alg":"HS256",...}) . base64url({"sub":"42",...}) . base64url(signature over the first two parts)
 //! ```
 //!
-//! Claims are read twice: what every token may have ([`Registered`]), then what its kind has. Payload claims (`info`, `data`,
-//! `meta`) stay the bytes that they are in the token. A claim of the wrong type makes the token invalid, also where the server
-//! would not use it; unknown claims are ignored.
+//! Claims are read twice: what every token may have ([`Registered`]), then what its kind has. Payload claims (`info`,
+//! `data`, `meta`) stay the bytes that they are in the token. A claim of the wrong type makes the token invalid, also
+//! where the server would not use it; unknown claims are ignored.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -170,7 +170,8 @@ pub(super) fn claim<'a>(claims: &'a str, name: &str) -> Result<Option<&'a RawVal
     Ok(all.get(name).copied())
 }
 
-/// Reads one JSON object of the token. Anything else is refused, arrays too, which would otherwise fill fields in order.
+/// Reads one JSON object of the token. Anything else is refused, arrays too, which would otherwise fill fields in
+/// order.
 pub(super) fn object<'a, T: Deserialize<'a>>(part: &str, json: &'a str) -> Result<T, String> {
     if !json.trim_ascii_start().starts_with('{') {
         return Err(format!("{part}: not a JSON object"));

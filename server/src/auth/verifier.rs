@@ -1,6 +1,6 @@
-//! Checks of one kind of token, in the reference's order: form, signature, types of claims, audience and issuer, (a channel
-//! where none may be), time, the rest. So a wrong signature is invalid even when the token has expired too, and an expired
-//! token is worth a new one only when everything else about it was right.
+//! Checks of one kind of token, in the reference's order: form, signature, types of claims, audience and issuer, (a
+//! channel where none may be), time, the rest. So a wrong signature is invalid even when the token has expired too, and
+//! an expired token is worth a new one only when everything else about it was right.
 
 use std::collections::BTreeMap;
 
@@ -262,7 +262,8 @@ fn check_has_channel(registered: &Registered) -> Result<(), TokenRefusal> {
     Err(TokenRefusal::Invalid("there is no claim channel: this is a connection token, not one to subscribe".into()))
 }
 
-/// When the connection or subscription expires: `expire_at` decides where it is present, and there 0 and less mean never.
+/// When the connection or subscription expires: `expire_at` decides where it is present, and there 0 and less mean
+/// never.
 fn expire_at(registered: &Registered) -> Option<UnixSeconds> {
     match registered.expire_at {
         Some(moment) => (moment > 0).then_some(UnixSeconds(moment)),

@@ -1,8 +1,8 @@
 //! Channel rules: which options a channel has, whether its name is valid, and who may do what in it.
 //!
 //! Everything here is a pure function of the configuration, compiled once into [`Namespaces`], and of its arguments:
-//! nothing waits, reads a clock or allocates. A question is answered by a permit or by a [`Refusal`], which knows the rule
-//! that refused and the option that would have allowed it, and becomes text only when it is printed.
+//! nothing waits, reads a clock or allocates. A question is answered by a permit or by a [`Refusal`], which knows the
+//! rule that refused and the option that would have allowed it, and becomes text only when it is printed.
 //!
 //! | question | asked by |
 //! |---|---|

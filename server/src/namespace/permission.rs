@@ -66,8 +66,8 @@ pub enum Question<'a> {
 }
 
 impl Namespaces {
-    /// The checks of a `subscribe` that need neither rights nor state: first of all, before the caller looks whether the
-    /// connection has the channel already (105) or too many of them (106).
+    /// The checks of a `subscribe` that need neither rights nor state: first of all, before the caller looks whether
+    /// the connection has the channel already (105) or too many of them (106).
     pub fn check_request<'a>(&'a self, request: &'a SubscribeRequest) -> Result<(), Refusal<'a>> {
         let refused = |rule| Err(self.refusal(&request.channel, rule));
         if request.channel.is_empty() {
@@ -88,8 +88,8 @@ impl Namespaces {
 
     /// Whether a client may subscribe, and what its subscription has. [`Self::check_request`] comes before.
     ///
-    /// A valid token stands in for the private prefix, the user list and the `allow_subscribe` options; it does not help a
-    /// name that is not valid.
+    /// A valid token stands in for the private prefix, the user list and the `allow_subscribe` options; it does not
+    /// help a name that is not valid.
     pub fn may_subscribe<'a>(
         &'a self,
         who: Subject<'a>,
@@ -174,8 +174,8 @@ impl Namespaces {
         }
     }
 
-    /// Whether a channel that a client names in `subs` of `connect` becomes a server-side subscription; `None` leaves it out
-    /// silently. Channels that the connection token lists are not asked about: the token decides.
+    /// Whether a channel that a client names in `subs` of `connect` becomes a server-side subscription; `None` leaves
+    /// it out silently. Channels that the connection token lists are not asked about: the token decides.
     ///
     /// # Errors
     ///
