@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-use crate::names::UserId;
+use crate::names::{ClientId, UserId};
 
 /// A moment in whole seconds since the Unix epoch, as tokens count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(pub i64);
 
 impl UnixSeconds {
-    /// The clock's present moment. For drivers and the command line only: everything below takes the moment as an argument.
+    /// The clock's present moment. For drivers and the command line only: everything below takes the moment as an
+    /// argument.
     pub fn now() -> Self {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX))
@@ -51,6 +53,31 @@ pub struct SubscriptionClaims {
     pub subscription: ChannelClaims,
     /// When the subscription expires unless it is refreshed; `None` for never.
     pub expire_at: Option<UnixSeconds>,
+}
+
+impl SubscriptionClaims {
+    /// What of the token is for somebody or something else; `None` when it is for this subscription.
+    pub fn mismatch(&self, channel: &str, user: &UserId, client: ClientId) -> Option<Mismatch<'_>> {
+        if self.channel != channel {
+            return Some(Mismatch::Channel(&self.channel));
+        }
+        if self.user != *user {
+            return Some(Mismatch::User(&self.user));
+        }
+        let is_other = |wanted: &&String| **wanted != *client.0.hyphenated().encode_lower(&mut Uuid::encode_buffer());
+        self.client.as_ref().filter(is_other).map(|wanted| Mismatch::Client(wanted))
+    }
+}
+
+/// How a subscription token is for somebody or something else, with what the token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch<'a> {
+    /// It is for this channel.
+    Channel(&'a str),
+    /// It is for this user.
+    User(&'a UserId),
+    /// It is for this connection.
+    Client(&'a str),
 }
 
 /// What a token says about one subscription.

@@ -39,8 +39,8 @@ pub struct Granted {
 }
 
 impl Rules<'_> {
-    /// What a subscription has that the server makes by itself: from `channels` or `subs` of a connection token, the user's
-    /// personal channel, or the server API. The session adds what the client asks for these at `connect`.
+    /// What a subscription has that the server makes by itself: from `channels` or `subs` of a connection token, the
+    /// user's personal channel, or the server API. The session adds what the client asks for these at `connect`.
     pub fn granted_by_server(&self, claims: Option<&ChannelClaims>, expire_at: Option<UnixSeconds>) -> Granted {
         let options = self.options();
         let over = claims.map(|claims| claims.overrides).unwrap_or_default();
@@ -63,8 +63,8 @@ impl Rules<'_> {
 
     /// Adds what the client asks for and may have.
     ///
-    /// Rights for subscribers count, because the client is about to be one. What is asked for and not granted is left out
-    /// silently.
+    /// Rights for subscribers count, because the client is about to be one. What is asked for and not granted is left
+    /// out silently.
     pub(super) fn grant_what_is_asked(&self, granted: &mut Granted, who: Subject<'_>, request: &SubscribeRequest) {
         let options = self.options();
         let who = Subject { subscribed: true, ..who };

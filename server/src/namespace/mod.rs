@@ -1,8 +1,8 @@
 //! Channel rules: which options a channel has, whether its name is valid, and who may do what in it.
 //!
 //! Everything here is a pure function of the configuration, compiled once into [`Namespaces`], and of its arguments:
-//! nothing waits, reads a clock or allocates. A question is answered by a permit or by a [`Refusal`], which knows the rule
-//! that refused and the option that would have allowed it, and becomes text only when it is printed.
+//! nothing waits, reads a clock or allocates. A question is answered by a permit or by a [`Refusal`], which knows the
+//! rule that refused and the option that would have allowed it, and becomes text only when it is printed.
 //!
 //! | question | asked by |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | [`Namespaces::may_history`] | `history` |
 //! | [`Namespaces::may_ask_at_connect`] | `subs` of `connect` |
 //! | [`Rules::check_data`] | whoever publishes |
-//! | [`Rules::granted_by_server`] | server-side subscriptions |
+//! | [`Namespaces::rules_of`], then [`Rules::granted_by_server`] | server-side subscriptions |
 //!
 //! Namespaces do not inherit from each other nor from `channel.without_namespace`.
 

@@ -56,7 +56,8 @@ impl<'a> Rules<'a> {
     }
 
     /// Whether the name of a user-limited channel lists this user. The anonymous user is never listed, not even by an
-    /// empty entry: `room#` is nobody's channel. (The reference lets the anonymous user in there, which cannot be meant.)
+    /// empty entry: `room#` is nobody's channel. (The reference lets the anonymous user in there, which cannot be
+    /// meant.)
     pub fn lists(&self, user: &str) -> bool {
         let Some(mut users) = self.user_list().map(|list| list.split(&*self.namespaces.marks.user_separator)) else {
             return false;
@@ -71,8 +72,8 @@ impl<'a> Rules<'a> {
         self.channel.rsplit_once(&*self.namespaces.marks.user_boundary).map(|(_, users)| users)
     }
 
-    /// Whether clients may use this name: it matches `channel_regex`, or is ASCII where there is none. The server API may
-    /// use any name.
+    /// Whether clients may use this name: it matches `channel_regex`, or is ASCII where there is none. The server API
+    /// may use any name.
     pub(super) fn check_name(&self) -> Result<(), Refusal<'a>> {
         match &self.namespace.regex {
             Some(regex) if regex.is_match(self.rest) => Ok(()),

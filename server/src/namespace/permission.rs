@@ -5,7 +5,7 @@ use super::{
     refusal::{Missing, Refusal},
 };
 use crate::{
-    auth::{SubscriptionClaims, TokenRefusal, UnixSeconds},
+    auth::{Mismatch, SubscriptionClaims, TokenRefusal, UnixSeconds},
     config::{DeltaType, SubscriptionType},
     names::{ClientId, UserId},
     session::protocol::SubscribeRequest,
@@ -66,8 +66,8 @@ pub enum Question<'a> {
 }
 
 impl Namespaces {
-    /// The checks of a `subscribe` that need neither rights nor state: first of all, before the caller looks whether the
-    /// connection has the channel already (105) or too many of them (106).
+    /// The checks of a `subscribe` that need neither rights nor state: first of all, before the caller looks whether
+    /// the connection has the channel already (105) or too many of them (106).
     pub fn check_request<'a>(&'a self, request: &'a SubscribeRequest) -> Result<(), Refusal<'a>> {
         let refused = |rule| Err(self.refusal(&request.channel, rule));
         if request.channel.is_empty() {
@@ -88,8 +88,8 @@ impl Namespaces {
 
     /// Whether a client may subscribe, and what its subscription has. [`Self::check_request`] comes before.
     ///
-    /// A valid token stands in for the private prefix, the user list and the `allow_subscribe` options; it does not help a
-    /// name that is not valid.
+    /// A valid token stands in for the private prefix, the user list and the `allow_subscribe` options; it does not
+    /// help a name that is not valid.
     pub fn may_subscribe<'a>(
         &'a self,
         who: Subject<'a>,
@@ -97,7 +97,7 @@ impl Namespaces {
         token: TokenVerdict<'a>,
         now: UnixSeconds,
     ) -> Result<Permit<'a, Granted>, Refusal<'a>> {
-        let rules = self.rules(&request.channel)?;
+        let rules = self.rules_of(&request.channel)?;
         rules.check_name()?;
         if !rules.has_kind(request.kind) {
             return Err(rules.refusal(Rule::KindIsOfNamespace));
@@ -174,8 +174,8 @@ impl Namespaces {
         }
     }
 
-    /// Whether a channel that a client names in `subs` of `connect` becomes a server-side subscription; `None` leaves it out
-    /// silently. Channels that the connection token lists are not asked about: the token decides.
+    /// Whether a channel that a client names in `subs` of `connect` becomes a server-side subscription; `None` leaves
+    /// it out silently. Channels that the connection token lists are not asked about: the token decides.
     ///
     /// # Errors
     ///
@@ -198,7 +198,12 @@ impl Namespaces {
         Ok(rules.subscribe_right(who).is_ok().then_some(rules))
     }
 
-    fn rules<'a>(&'a self, channel: &'a str) -> Result<Rules<'a>, Refusal<'a>> {
+    /// The rules of a channel that something else than a command names, such as the channels of a connection token.
+    ///
+    /// # Errors
+    ///
+    /// An unknown namespace: 102.
+    pub fn rules_of<'a>(&'a self, channel: &'a str) -> Result<Rules<'a>, Refusal<'a>> {
         self.resolve(channel).ok_or_else(|| self.refusal(channel, Rule::NamespaceExists))
     }
 
@@ -208,7 +213,7 @@ impl Namespaces {
         if channel.is_empty() {
             return Err(self.refusal(channel, Rule::ChannelIsNamed));
         }
-        let rules = self.rules(channel)?;
+        let rules = self.rules_of(channel)?;
         rules.check_name()?;
         Ok(rules)
     }
@@ -238,18 +243,13 @@ impl<'a> Rules<'a> {
     }
 
     fn check_token_owner(&self, claims: &'a SubscriptionClaims, who: Subject<'a>) -> Result<(), Refusal<'a>> {
-        if claims.channel != self.channel {
-            return Err(self.refusal(Rule::TokenIsOfChannel).seeing(Seen::Text(&claims.channel)));
-        }
-        if claims.user != *who.user {
-            return Err(self.refusal(Rule::TokenIsOfUser).seeing(Seen::User(claims.user.as_str())));
-        }
-        match &claims.client {
-            Some(client) if *client != *who.client.0.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()) => {
-                Err(self.refusal(Rule::TokenIsOfClient).seeing(Seen::Text(client)))
-            }
-            Some(_) | None => Ok(()),
-        }
+        let (rule, seen) = match claims.mismatch(self.channel, who.user, who.client) {
+            None => return Ok(()),
+            Some(Mismatch::Channel(channel)) => (Rule::TokenIsOfChannel, Seen::Text(channel)),
+            Some(Mismatch::User(user)) => (Rule::TokenIsOfUser, Seen::User(user.as_str())),
+            Some(Mismatch::Client(client)) => (Rule::TokenIsOfClient, Seen::Text(client)),
+        };
+        Err(self.refusal(rule).seeing(seen))
     }
 
     /// Whether a client may subscribe without a token.

@@ -123,8 +123,8 @@ impl Rule {
     fn other_ways(self) -> Option<&'static str> {
         match self {
             Self::ClientMaySubscribe => Some(
-                "a subscription token, a user-limited channel (allow_user_limited_channels), a server-side subscription, \
-                 or client.insecure in development",
+                "a subscription token, a user-limited channel (allow_user_limited_channels), a server-side \
+                 subscription, or client.insecure in development",
             ),
             Self::UserIsListed => Some("a subscription token, or client.insecure in development"),
             Self::ClientMayPublish => Some("the server API, or client.insecure in development"),

@@ -686,7 +686,8 @@ fn a_refusal_names_rule_value_and_option() {
     assert!(publish("", "anon:x").contains("see option channel.namespaces[anon].allow_publish_for_anonymous, or"));
     assert_eq!(
         publish("42", "nowhere:x"),
-        "refused by the rule \"the namespace exists\": channel \"nowhere:x\", \"nowhere\"; see option channel.namespaces"
+        "refused by the rule \"the namespace exists\": channel \"nowhere:x\", \"nowhere\"; see option \
+         channel.namespaces"
     );
     assert_eq!(
         publish("42", "room:a"),
@@ -696,15 +697,15 @@ fn a_refusal_names_rule_value_and_option() {
     assert_eq!(
         text(namespaces.may_presence(who("42"), "sub:x").map(|_| ())),
         format!(
-            "refused by the rule \"clients may read presence\": channel \"sub:x\", user \"42\", not subscribed; see option \
-             channel.namespaces[sub].allow_presence_for_client, or use {development}"
+            "refused by the rule \"clients may read presence\": channel \"sub:x\", user \"42\", not subscribed; \
+             see option channel.namespaces[sub].allow_presence_for_client, or use {development}"
         )
     );
     let long = request("12345678901");
     assert_eq!(
         text(namespaces.check_request(&long)),
-        "refused by the rule \"the channel is not too long\": channel \"12345678901\", 11 bytes, at most 10; see option \
-         channel.max_length"
+        "refused by the rule \"the channel is not too long\": channel \"12345678901\", 11 bytes, at most 10; \
+         see option channel.max_length"
     );
     let subscribe = |channel: &str, token: TokenVerdict<'_>| {
         text(namespaces.may_subscribe(who("42"), &request(channel), token, NOW).map(|_| ()))
@@ -712,8 +713,8 @@ fn a_refusal_names_rule_value_and_option() {
     assert_eq!(
         subscribe("limited:a#43", TokenVerdict::Absent),
         format!(
-            "refused by the rule \"a user-limited channel lists the user\": channel \"limited:a#43\", user \"42\"; use a \
-             subscription token, or {development}"
+            "refused by the rule \"a user-limited channel lists the user\": channel \"limited:a#43\", user \"42\"; use \
+             a subscription token, or {development}"
         )
     );
     let expired = TokenRefusal::Expired(Period::Over { since: 60 });
