@@ -3,6 +3,8 @@
 //! | room | what it knows |
 //! |---|---|
 //! | [`json`], [`protobuf`] | one encoding each: a command from bytes, a reply or push into bytes |
+//! | [`websocket`] | frames: messages from bytes, frames into bytes |
+//! | [`handshake`], [`deflate`] | how a WebSocket connection begins, and its compression |
 //! | this file | how several of them share one message, and the choice between the two encodings |
 //!
 //! Nothing here knows of connections or sockets. A message is what one WebSocket message, one HTTP body or one
@@ -16,8 +18,11 @@ use crate::{
     session::protocol::{Command, ConnectRequest, Protocol, Push, Reply},
 };
 
+pub mod deflate;
+pub mod handshake;
 pub mod json;
 pub mod protobuf;
+pub mod websocket;
 
 /// A message of a client that is not what the protocol allows; the connection ends with
 /// [`BAD_REQUEST`](crate::error::Disconnect::BAD_REQUEST).

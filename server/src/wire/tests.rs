@@ -369,6 +369,38 @@ fn null_and_unknown_members_are_absent() {
 }
 
 #[test]
+fn member_names_come_in_any_letter_case_and_the_last_of_a_name_counts() {
+    let expected = Some(command(3, Request::Unsubscribe { channel: "b".into() }));
+    assert_eq!(one_json(r#"{"ID":3,"Unsubscribe":{"chanNEL":"b"}}"#), expected);
+    assert_eq!(one_json(r#"{"id":2,"id":3,"unsubscribe":{"channel":"a","channel":"b","channel":null}}"#), expected);
+    assert_eq!(
+        one_json(r#"{"unsubscribe":{"channel":"a"},"id":3,"unsubscribe":{"channel":"b"},"unsubscribe":null}"#),
+        expected
+    );
+}
+
+#[test]
+fn values_of_another_type_are_malformed() {
+    for text in [
+        "[2]",
+        r#"[2,null,null,["c"]]"#,
+        r#"{"id":2,"unsubscribe":["c"]}"#,
+        r#"{"id":2,"unsubscribe":"c"}"#,
+        r#"{"id":2,"unsubscribe":{"channel":5}}"#,
+        r#"{"id":2,"history":{"channel":"c","limit":99999999999}}"#,
+        r#"{"id":2,"subscribe":{"offset":-1}}"#,
+        r#"{"id":2,"subscribe":{"recover":1}}"#,
+        r#"{"id":2,"publish":{"channel":"c","data":{"a":}}}"#,
+        r#"{"id":2,"publish":{"channel":"c","data":01}}"#,
+        "{\"id\":2,\"publish\":{\"channel\":\"c\",\"data\":\"a\tb\"}}",
+        r#"{"id":2,"unsubscribe":{"channel":"c"},}"#,
+        "\u{feff}{\"id\":2,\"unsubscribe\":{\"channel\":\"c\"}}",
+    ] {
+        assert_eq!(one_json(text), None, "{text}");
+    }
+}
+
+#[test]
 fn a_json_payload_keeps_its_bytes() {
     for data in [
         "{ \"z\": 1.0,  \"a\":1e3,\"u\":\"\\u00e9\\/<b>&\" }",
