@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 use super::tls::Tls;
+use crate::config::RedisOptions;
 
 /// What the broker and the control plane need to know of their Redis. Made once, at start.
 #[derive(Clone, Debug)]
@@ -87,6 +88,35 @@ impl Settings {
     }
 }
 
+impl TryFrom<&RedisOptions> for Settings {
+    type Error = SettingsError;
+
+    /// Settings as the options say. Reads certificate files.
+    fn try_from(options: &RedisOptions) -> Result<Self, SettingsError> {
+        let unsupported = [
+            ("cluster_address", !options.cluster_address.is_empty()),
+            ("sentinel_address", !options.sentinel_address.is_empty()),
+            ("replica_client.enabled", options.replica_client.enabled),
+        ];
+        if let Some((option, _)) = unsupported.into_iter().find(|(_, set)| *set) {
+            return Err(SettingsError(format!("redis.{option} is not supported yet")));
+        }
+        let access = Access {
+            db: options.db,
+            user: options.user.clone(),
+            password: options.password.as_ref().map(|password| password.expose().to_owned()),
+            client_name: options.client_name.clone(),
+            force_resp2: options.force_resp2,
+            tls: options.tls.enabled.then(|| Tls::try_from(&options.tls)).transpose()?,
+        };
+        Ok(Self {
+            connect_timeout: options.connect_timeout,
+            io_timeout: options.io_timeout,
+            ..Self::new(&options.address, &options.prefix, &access)?
+        })
+    }
+}
+
 impl Server {
     fn parse(address: &str, access: &Access) -> Result<Self, SettingsError> {
         // The address may hold a password: errors name its scheme at most.
@@ -162,6 +192,7 @@ impl fmt::Debug for Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TlsOptions;
 
     fn server(address: &str, access: &Access) -> Result<Server, SettingsError> {
         Settings::new(&[address], "p", access).map(|mut settings| settings.servers.remove(0))
@@ -205,5 +236,21 @@ mod tests {
         assert!(Settings::new(&["h"], "{p}", &Access::default()).is_err());
         let shown = format!("{:?}", server("redis://:secret@h", &Access::default()).unwrap());
         assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn options_become_settings() {
+        let settings = Settings::try_from(&RedisOptions::default()).unwrap();
+        assert_eq!(settings.servers.len(), 1);
+        assert_eq!(settings.servers[0].to_string(), "127.0.0.1:6379");
+        assert_eq!((settings.connect_timeout.as_secs(), settings.io_timeout.as_secs()), (1, 4));
+        assert_eq!(settings.prefix, "centrifugo");
+        let options = RedisOptions { sentinel_address: vec!["h".into()], ..RedisOptions::default() };
+        assert!(Settings::try_from(&options).unwrap_err().to_string().contains("sentinel_address"));
+        let tls = TlsOptions { enabled: true, insecure_skip_verify: true, ..TlsOptions::default() };
+        let options = RedisOptions { tls, force_resp2: true, ..RedisOptions::default() };
+        let settings = Settings::try_from(&options).unwrap();
+        assert!(settings.servers[0].tls.is_some());
+        assert!(!settings.servers[0].speaks_resp3());
     }
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::settings::SettingsError;
+use crate::config::{Pem, TlsOptions};
 
 /// How to check a Redis server, and how to show ourselves to it. A clone is a reference count.
 #[derive(Clone)]
@@ -68,6 +69,28 @@ impl Tls {
         let name = self.server_name.as_deref().unwrap_or(host).to_owned();
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await
+    }
+}
+
+impl TryFrom<&TlsOptions> for Tls {
+    type Error = SettingsError;
+
+    /// Reads the files that the options name.
+    fn try_from(options: &TlsOptions) -> Result<Self, SettingsError> {
+        let load =
+            |option, pem: &Option<Pem>| pem.as_ref().map(Pem::load).transpose().map_err(|error| wrong(option, error));
+        let identity = match (load("cert_pem", &options.cert_pem)?, load("key_pem", &options.key_pem)?) {
+            (Some(chain), Some(key)) => Some((chain, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong("key_pem", "missing beside cert_pem")),
+            (None, Some(_)) => return Err(wrong("cert_pem", "missing beside key_pem")),
+        };
+        Self::new(&TlsMaterial {
+            server_ca: load("server_ca_pem", &options.server_ca_pem)?,
+            identity,
+            server_name: options.server_name.clone(),
+            insecure_skip_verify: options.insecure_skip_verify,
+        })
     }
 }
 
