@@ -155,7 +155,9 @@ async fn messages_that_cannot_be_read_or_taken_are_counted_and_dropped() {
     for malformed in ["__x__", "probe", "__p1:1"] {
         redis.command(&["PUBLISH", "centrifugo.client.news", malformed]).await;
     }
-    redis.command(&["PUBLISH", "centrifugo.shard.0", "probe"]).await;
+    for probed in ["centrifugo.shard.0", "centrifugo.x.probe"] {
+        redis.command(&["PUBLISH", probed, "probe"]).await;
+    }
     peer.publish("news", "good").await.unwrap();
     assert_eq!(peer.received().await.1, "good");
     assert_eq!(peer.broker.counters().malformed(), 3);
@@ -307,6 +309,22 @@ async fn a_killed_connection_is_made_again_with_all_its_channels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_subscribed_in_name_only_is_made_again() {
+    let redis = RedisServer::start().await;
+    let proxy = redis_support::Proxy::start(redis.port).await;
+    let settings = Settings::new(&[proxy.address()], "centrifugo", &Access::default()).unwrap();
+    let settings = Settings { quiet_limit: Duration::from_millis(100), ..settings };
+    let (a, mut b) = (Peer::start(redis.settings()).up().await, Peer::start(settings).up().await);
+    b.join("news").await;
+    a.publish("news", "heard").await.unwrap();
+    assert_eq!(b.received().await.1, "heard");
+    // Pings are answered and probes accepted, but no message comes through on this connection any more.
+    proxy.hold_back_messages();
+    until("notice", SOON, async || b.broker.status().is_err_and(|why| why.contains("nothing arrives"))).await;
+    a.reaches(&mut b, "news").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_command_connection_costs_at_most_the_publications_under_way() {
     let redis = RedisServer::start().await;
     let mut peer = Peer::start(redis.settings()).up().await;
@@ -319,7 +337,7 @@ async fn a_lost_command_connection_costs_at_most_the_publications_under_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_redis_refuses_does_not_hold_up_the_others() {
     let redis = RedisServer::start().await;
-    let rules = ["resetchannels", "&centrifugo.shard.0", "&centrifugo.client.ok*"];
+    let rules = ["resetchannels", "&centrifugo.shard.0", "&centrifugo.x.probe", "&centrifugo.client.ok*"];
     redis.command(&[&["ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all"], rules.as_slice()].concat()).await;
     let access = Access { user: Some("limited".into()), password: Some("pw".into()), ..Access::default() };
     let mut peer = Peer::start(Settings::new(&[redis.address()], "centrifugo", &access).unwrap());

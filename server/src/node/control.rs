@@ -203,10 +203,11 @@ fn encode_node(node: NodeInfo) -> wire::Node {
 }
 
 fn decode_node(node: wire::Node, sender: &str) -> NodeInfo {
-    let wire::Node { uid, name, version, num_clients, num_users, num_channels, uptime, metrics, data: _, num_subs } =
+    let wire::Node { uid: _, name, version, num_clients, num_users, num_channels, uptime, metrics, data: _, num_subs } =
         node;
     NodeInfo {
-        uid: if uid.is_empty() { sender.to_owned() } else { uid },
+        // Nodes announce themselves and nobody else.
+        uid: sender.to_owned(),
         name,
         version,
         counts: Counts { clients: num_clients, users: num_users, channels: num_channels, subscriptions: num_subs },

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -22,7 +25,8 @@ use starling_server::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
     process::{Child, Command},
     runtime::Handle,
     sync::mpsc,
@@ -230,18 +234,75 @@ impl Monitor {
     }
 }
 
+// === impl Proxy ===
+
+/// Stands between a broker and a server, and can keep messages from the connections that are open.
+pub struct Proxy {
+    port: u16,
+    generation: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    pub async fn start(server: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let generation = Arc::new(AtomicUsize::new(0));
+        let now = generation.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(Self::forward(client, server, now.clone()));
+            }
+        });
+        Self { port, generation }
+    }
+
+    pub fn address(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on no message passes on the connections that are open now.
+    pub fn hold_back_messages(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    async fn forward(client: TcpStream, server: u16, generation: Arc<AtomicUsize>) {
+        let born = generation.load(Ordering::SeqCst);
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = TcpStream::connect(("127.0.0.1", server)).await.unwrap().into_split();
+        let asking = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+        let answering = async {
+            let mut bytes = vec![0; 65536];
+            loop {
+                let count = from_server.read(&mut bytes).await?;
+                // A server with little to do sends each message by itself.
+                let message = bytes[..count].starts_with(b">3\r\n$7\r\nmessage");
+                if count == 0 {
+                    return std::io::Result::Ok(());
+                }
+                if !message || generation.load(Ordering::SeqCst) == born {
+                    to_client.write_all(&bytes[..count]).await?;
+                }
+            }
+        };
+        tokio::select! {
+            _ = asking => {}
+            _ = answering => {}
+        }
+    }
+}
+
 // === impl Subscribers ===
 
 /// The local subscribers of a node, as its broker sees them.
 pub struct Subscribers {
     received: mpsc::UnboundedSender<(ChannelName, Publication)>,
     wanted: Mutex<BTreeSet<ChannelName>>,
-    pub full: std::sync::atomic::AtomicBool,
+    pub full: AtomicBool,
 }
 
 impl BrokerEvents for Subscribers {
     fn publication(&self, channel: &ChannelName, publication: Publication) -> Result<(), BrokerError> {
-        if self.full.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.full.load(Ordering::SeqCst) {
             return Err(BrokerError::Overloaded);
         }
         self.received.send((channel.clone(), publication)).unwrap();

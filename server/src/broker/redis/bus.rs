@@ -34,6 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     channel_list::{ChannelList, Subscribed},
     commands::{Commands, PING_EVERY, PING_LIMIT},
+    complaint::Complaint,
     connect::{self, Backoff, LinkError},
     health::{Health, LinkHealth},
     quiet::{Quiet, Step},
@@ -105,9 +106,17 @@ impl Bus {
             start: Instant::now(),
             heard_ms: AtomicU64::new(0),
         });
-        let quiet = Quiet::new(shared.start);
-        let keeper =
-            Keeper { shared: Arc::clone(&shared), server, settings, commands, health, quiet, refused: Vec::new() };
+        let quiet = Quiet::new(settings.quiet_limit, shared.start);
+        let keeper = Keeper {
+            shared: Arc::clone(&shared),
+            server,
+            settings,
+            commands,
+            health,
+            quiet,
+            refused: Vec::new(),
+            complaint: Complaint::default(),
+        };
         Self { shared, limit, _task: AbortOnDropHandle::new(runtime.spawn(keeper.run())) }
     }
 
@@ -166,6 +175,7 @@ struct Keeper {
     quiet: Quiet,
     /// Channels that Redis refused, to be asked for again.
     refused: Vec<ChannelName>,
+    complaint: Complaint,
 }
 
 impl Keeper {
@@ -263,7 +273,9 @@ impl Keeper {
             match link.subscribe(&self.wire_names(one), self.settings.io_timeout).await {
                 Ok(()) => self.shared.channels.lock().confirm(one),
                 Err(LinkError::Redis(error)) if !error.is_unrecoverable_error() => {
-                    tracing::warn!(%channel, %error, "Redis refused to subscribe");
+                    if let Some(unsaid) = self.complaint.due(Instant::now()) {
+                        tracing::warn!(%channel, %error, unsaid, "Redis refused to subscribe");
+                    }
                     self.shared.channels.lock().refuse(channel, Instant::now());
                     self.refused.push(channel.clone());
                 }

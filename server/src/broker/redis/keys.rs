@@ -29,9 +29,16 @@ impl Keys {
         messages.strip_prefix(&*self.prefix)?.strip_prefix(".client.")
     }
 
-    /// PUB/SUB channel that all nodes of all kinds listen to on their message connection; only probes travel on it.
+    /// PUB/SUB channel that nodes of all kinds listen to on their message connection. Later versions of Centrifugo publish
+    /// their probes on it.
     pub fn shard(&self) -> String {
         format!("{}.shard.0", self.prefix)
+    }
+
+    /// PUB/SUB channel of our own probes. An extension of ours: Centrifugo 6.9.1 logs an error for each probe on
+    /// [`shard`](Self::shard).
+    pub fn probe(&self) -> String {
+        format!("{}.x.probe", self.prefix)
     }
 
     /// Hash that remembers the result of a publication with an idempotency key. Can collide (channel `a` with key `b.c`,

@@ -15,6 +15,7 @@
 mod bus;
 mod channel_list;
 mod commands;
+mod complaint;
 mod connect;
 mod control;
 pub mod hashing;
@@ -194,8 +195,8 @@ static PUBLISH_ONCE: LazyLock<Script> = LazyLock::new(|| {
 fn message_plan(keys: &Keys, events: &Arc<dyn BrokerEvents>, counters: &Arc<Counters>) -> BusPlan {
     BusPlan {
         name: "messages",
-        fixed: vec![keys.shard()],
-        probe: (keys.shard(), Bytes::from_static(PROBE)),
+        fixed: vec![keys.shard(), keys.probe()],
+        probe: (keys.probe(), Bytes::from_static(PROBE)),
         listener: Box::new(Receiver { keys: keys.clone(), events: Arc::clone(events), counters: Arc::clone(counters) }),
     }
 }
@@ -213,7 +214,7 @@ impl Listener for Receiver {
     }
 
     fn receive(&self, channel: &[u8], payload: Bytes) {
-        // The other channel of this connection is the one for probes.
+        // The other channels of this connection are those for probes.
         let Some(channel) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.channel(channel)) else {
             return;
         };

@@ -6,9 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-/// How long nothing may come before a probe, and how long a probe may take to come back.
-pub(super) const QUIET: Duration = Duration::from_secs(10);
-
 /// What to do about silence.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -20,6 +17,8 @@ pub(super) enum Step {
 
 /// Follows one connection after the other.
 pub(super) struct Quiet {
+    /// How long nothing may come before a probe, and how long a probe may take to come back.
+    limit: Duration,
     heard: Instant,
     /// When the probe was accepted that has not come back yet.
     probed: Option<Instant>,
@@ -30,8 +29,8 @@ pub(super) struct Quiet {
 impl Quiet {
     const MOST_PATIENCE: u32 = 8;
 
-    pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, probed: None, patience: 1 }
+    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        Self { limit, heard: now, probed: None, patience: 1 }
     }
 
     /// A new connection is subscribed.
@@ -55,13 +54,12 @@ impl Quiet {
     }
 
     pub(super) fn check(&mut self, now: Instant) -> Step {
-        let limit = QUIET * self.patience;
         match self.probed {
-            Some(probed) if now.duration_since(probed) >= limit => {
+            Some(probed) if now.duration_since(probed) >= self.limit * self.patience => {
                 self.patience = (self.patience * 2).min(Self::MOST_PATIENCE);
                 Step::Rebuild
             }
-            None if now.duration_since(self.heard) >= QUIET => Step::Probe,
+            None if now.duration_since(self.heard) >= self.limit => Step::Probe,
             Some(_) | None => Step::Nothing,
         }
     }
@@ -71,10 +69,12 @@ impl Quiet {
 mod tests {
     use super::*;
 
+    const QUIET: Duration = Duration::from_secs(10);
+
     #[test]
     fn a_quiet_connection_is_probed_and_one_that_loses_the_probe_is_deaf() {
         let start = Instant::now();
-        let mut quiet = Quiet::new(start);
+        let mut quiet = Quiet::new(QUIET, start);
         assert_eq!(quiet.check(start + QUIET / 2), Step::Nothing);
         assert_eq!(quiet.check(start + QUIET), Step::Probe);
         // Not accepted: tried again, and nothing is concluded.
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn whatever_comes_ends_the_suspicion() {
         let start = Instant::now();
-        let mut quiet = Quiet::new(start);
+        let mut quiet = Quiet::new(QUIET, start);
         quiet.probe_accepted(start + QUIET);
         quiet.heard(start + QUIET + Duration::from_millis(1));
         assert_eq!(quiet.check(start + 2 * QUIET), Step::Nothing);
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn deaf_connections_in_a_row_are_given_longer_and_longer() {
         let mut now = Instant::now();
-        let mut quiet = Quiet::new(now);
+        let mut quiet = Quiet::new(QUIET, now);
         for patience in [1, 2, 4, 8, 8] {
             quiet.connected(now);
             now += QUIET;

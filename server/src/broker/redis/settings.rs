@@ -19,6 +19,9 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Longest time until a command is answered, and until a new connection has introduced itself.
     pub io_timeout: Duration,
+    /// How long a PUB/SUB connection may hear nothing before it is probed, and how long a probe may take to come back
+    /// before the connection is made anew. Looked at every two seconds.
+    pub quiet_limit: Duration,
 }
 
 /// One Redis server.
@@ -84,6 +87,7 @@ impl Settings {
             prefix: prefix.to_owned(),
             connect_timeout: Duration::from_secs(1),
             io_timeout: Duration::from_secs(4),
+            quiet_limit: Duration::from_secs(10),
         })
     }
 }
