@@ -6,5 +6,6 @@ pub mod config;
 pub mod error;
 pub mod names;
 pub mod namespace;
+pub mod node;
 pub mod session;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! Moving publications between nodes, and what is moved.
 
+pub mod redis;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;

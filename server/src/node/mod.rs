@@ -3,9 +3,28 @@
 //! A node knows its own connections through [`Local`], its brokers through [`Broker`], and the other nodes of the cluster
 //! through the control plane. A request about users ("disconnect 42") is carried out on this node first and then told to
 //! all others; the caller hears success without knowing whether any node had such a user.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`control`] | control messages, and the seam to what carries them |
+//! | [`cluster`] | the task of a node among others |
+//! | [`registry`] | the other nodes |
+//! | [`survey`] | questions to all nodes |
+//! | [`glob`] | patterns of channel names |
+
+pub mod cluster;
+pub mod control;
+pub mod glob;
+pub mod registry;
+pub mod survey;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use self::{
+    cluster::Cluster,
+    control::{Control, Message},
+    glob::Glob,
+};
 use crate::{
     broker::{Broker, BrokerError, Publication, PublishOptions, StreamPosition},
     error::{Disconnect, Unsubscribed},
@@ -85,6 +104,7 @@ pub struct Node {
     started: Instant,
     local: Arc<dyn Local>,
     broker: Arc<dyn Broker>,
+    cluster: Option<Cluster>,
 }
 
 impl Node {
@@ -97,7 +117,13 @@ impl Node {
         local: Arc<dyn Local>,
         broker: Arc<dyn Broker>,
     ) -> Self {
-        Self { id, name, version, started, local, broker }
+        Self { id, name, version, started, local, broker, cluster: None }
+    }
+
+    /// The same node as one of a cluster whose control messages `control` carries. It takes part while
+    /// [`cluster::run`] runs.
+    pub fn in_cluster(self, control: Arc<dyn Control>) -> Self {
+        Self { cluster: Some(Cluster::new(control)), ..self }
     }
 
     /// Id of this process.
@@ -121,12 +147,22 @@ impl Node {
     }
 
     /// Disconnects the target's connections on every node, except clients named in `keep`.
+    ///
+    /// # Errors
+    ///
+    /// The other nodes could not be told; this one has done it.
     pub async fn disconnect(&self, target: &Target, cause: &Disconnect, keep: &[String]) -> Result<(), BrokerError> {
         self.local.disconnect(target, cause, keep);
-        Ok(())
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let message = Message::Disconnect { target: target.clone(), cause: cause.clone(), keep: keep.to_vec() };
+        cluster.tell_all(&self.id, message).await
     }
 
-    /// Ends the target's subscription to `channel` on every node.
+    /// Ends the target's subscription to `channel` on every node; without a channel the clients are only told.
+    ///
+    /// # Errors
+    ///
+    /// The other nodes could not be told; this one has done it.
     pub async fn unsubscribe(
         &self,
         target: &Target,
@@ -134,27 +170,44 @@ impl Node {
         cause: &Unsubscribed,
     ) -> Result<(), BrokerError> {
         self.local.unsubscribe(target, channel, cause);
-        Ok(())
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let message = Message::Unsubscribe { target: target.clone(), channel: channel.cloned(), cause: cause.clone() };
+        cluster.tell_all(&self.id, message).await
     }
 
-    /// Channels with subscribers on any node, by a glob over their names; counts are summed over the nodes.
+    /// Channels with subscribers on any node, by a glob over their names ([`Glob`]); counts are summed over the nodes.
+    ///
+    /// Nodes that do not answer within a second are left out and named in the log. An empty pattern is none.
     pub async fn channels(&self, pattern: Option<&str>) -> Result<BTreeMap<String, u32>, SurveyError> {
-        let matcher = match pattern {
-            None => None,
-            Some(glob) => Some(globset::Glob::new(glob).map_err(|_| SurveyError::BadPattern)?.compile_matcher()),
+        let pattern = pattern.filter(|pattern| !pattern.is_empty());
+        let glob = pattern.map(Glob::new).transpose().map_err(|_| SurveyError::BadPattern)?;
+        let others = match &self.cluster {
+            None => BTreeMap::new(),
+            Some(cluster) => cluster.channels(&self.id, pattern).await,
         };
-        Ok(self.local.channels(&|name| matcher.as_ref().is_none_or(|m| m.is_match(name))))
+        let mut channels = self.local.channels(&|name| glob.as_ref().is_none_or(|glob| glob.matches(name)));
+        for (name, clients) in others {
+            let sum = channels.entry(name).or_default();
+            *sum = sum.saturating_add(clients);
+        }
+        Ok(channels)
     }
 
-    /// What every node of the cluster tells about itself; this node first.
+    /// What every node of the cluster tells about itself; this node first, as it is now, the others as they told last.
     pub async fn info(&self) -> Vec<NodeInfo> {
-        vec![NodeInfo {
+        let mut infos = vec![self.own_info()];
+        infos.extend(self.cluster.iter().flat_map(Cluster::infos));
+        infos
+    }
+
+    fn own_info(&self) -> NodeInfo {
+        NodeInfo {
             uid: self.id.to_string(),
             name: self.name.clone(),
             version: self.version.to_owned(),
             counts: self.local.counts(),
             uptime_s: u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX),
             metrics: None,
-        }]
+        }
     }
 }
