@@ -1,3 +1,10 @@
-//! Placeholder.
+//! Starling, a real-time messaging server.
 
+pub mod auth;
+pub mod broker;
 pub mod config;
+pub mod error;
+pub mod names;
+pub mod namespace;
+pub mod session;
+pub mod wire;

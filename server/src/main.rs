@@ -1,2 +1,3 @@
-//! Placeholder.
+//! The `starling` binary.
+
 fn main() {}

@@ -1,0 +1,3 @@
+//! The protocol state of one connection.
+
+pub mod protocol;

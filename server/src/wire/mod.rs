@@ -1,0 +1,1 @@
+//! Bytes to commands, replies and pushes to bytes, and WebSocket frames.
