@@ -73,7 +73,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
 }
 
 /// Writes a duration so that [`parse`] reads the same.
-pub(super) fn format(duration: Duration) -> String {
+pub(crate) fn format(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     if rest == 0 {
         return "0s".into();

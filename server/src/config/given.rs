@@ -9,7 +9,7 @@ use super::place::{Place, Step};
 use super::raw::{Format, Raw, line_of};
 
 /// Where a value came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Origin {
     /// A configuration file.
     File(Arc<SourceFile>),
@@ -20,7 +20,6 @@ pub(super) enum Origin {
 }
 
 /// A configuration file that was read. Kept so that a line can be named when there is something to say about it.
-#[derive(Debug)]
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
@@ -52,14 +51,14 @@ impl fmt::Display for Origin {
 }
 
 /// A value and its origin. In a section that several sources added to, the origin of the section is that of the first.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Given {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
 
 /// A given value; sections and lists hold given values in turn.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Value {
     /// Neither a list nor a section.
     Scalar(Raw),

@@ -1,5 +1,6 @@
 //! From the sources to a [`Config`]: defaults, then the file, then variables, then flags.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use super::place::Place;
 use super::problem::{Problem, Problems};
 use super::raw::{Format, Raw, parse};
 use super::setting::{Reader, Setting, Shown};
-use super::texts::{Flag, apply_flags, apply_variables};
+use super::texts::{Flag, apply_flags, apply_variables, variable_name};
 use super::tree::Config;
-use super::{support, tree_shape, validate};
+use super::{about, support, tree_shape, validate};
 
-/// Where a configuration comes from. Later sources win: the file over the defaults, variables over the file, flags over all.
+/// Where a configuration comes from. Later sources win: the file over the defaults, variables over the file, flags over
+/// all.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file; `None` means that there is none.
@@ -25,7 +27,7 @@ pub struct Sources {
 }
 
 /// A configuration without a problem, and where each part of it came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded {
     /// The options.
     pub config: Config,
@@ -33,7 +35,7 @@ pub struct Loaded {
     given: Given,
 }
 
-/// The effective value of one option.
+/// The effective value of one option, and what there is to know about the option.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explained {
     /// Path of the option.
@@ -42,6 +44,12 @@ pub struct Explained {
     pub value: String,
     /// Where it came from; `None` means the default.
     pub origin: Option<String>,
+    /// What it is, in a sentence.
+    pub about: &'static str,
+    /// What it takes: "a duration such as 25s or 1m30s". Empty for a list of sections.
+    pub takes: &'static str,
+    /// The variable that sets it, unless it belongs to an item of a list.
+    pub variable: Option<String>,
 }
 
 impl Sources {
@@ -89,8 +97,8 @@ const RELOADED: [&str; 7] = [
 ];
 
 impl Loaded {
-    /// Reads the same sources again and takes over what may change in a running server: token settings and channel options.
-    /// Returns the paths of options that are different now but need a restart.
+    /// Reads the same sources again and takes over what may change in a running server: token settings and channel
+    /// options. Returns the paths of options that are different now but need a restart.
     ///
     /// # Errors
     ///
@@ -105,7 +113,8 @@ impl Loaded {
                 None => given.remove(place.steps()),
             }
         }
-        // Both sources are right by themselves; together they may still not go: a namespace may need what waits for a restart.
+        // Both sources are right by themselves; together they may still not go: a namespace may need what waits for a
+        // restart.
         let (config, problems) = read(&given, &self.sources.environment, Vec::new());
         if !problems.is_empty() {
             return Err(Problems(problems));
@@ -116,7 +125,8 @@ impl Loaded {
         Ok(waiting)
     }
 
-    /// The effective value of every option, in the order of the tree.
+    /// The effective value of every option, in the order of the tree. A list of sections shows as the options of its
+    /// items.
     pub fn explain(&self) -> Vec<Explained> {
         let explain = |shown: &Shown| {
             let value = match &shown.value {
@@ -124,9 +134,25 @@ impl Loaded {
                 value => without_credentials(&value.to_string()),
             };
             let origin = self.given.find(&shown.place).map(|given| given.origin.at(&shown.place));
-            Explained { option: shown.place.to_string(), value, origin }
+            let pattern = shown.place.pattern();
+            let about = about(&pattern);
+            Explained {
+                option: shown.place.to_string(),
+                value,
+                origin,
+                about: about.as_ref().map_or("", |about| about.text),
+                takes: about.as_ref().map_or("", |about| about.takes),
+                variable: (!pattern.contains("[]")).then(|| format!("STARLING_{}", variable_name(&pattern))),
+            }
         };
         list(&self.config).iter().map(explain).collect()
+    }
+}
+
+impl fmt::Debug for Loaded {
+    /// The sources hold secrets in the clear; the configuration does not show them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

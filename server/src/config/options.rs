@@ -1,17 +1,20 @@
-//! The two macros that an option is declared with: [`options!`] for a section, [`words!`] for an option that is one of a few
-//! words. One line gives an option its name, type, default and description, so that the struct, the list of known names, the
-//! reading and the text of `config explain` cannot drift apart.
+//! The two macros that an option is declared with: [`options!`] for a section, [`words!`] for an option that is one of
+//! a few words. One line gives an option its name, type, default and description, so that the struct, the list of known
+//! names, the reading and the text of `config explain` cannot drift apart.
 
 /// Declares sections of the configuration.
 ///
-/// `field: Type = default => rule` is an option of the same name. Without a default it is the type's own (`false`, 0, absent,
-/// empty), without a rule it is read in the usual way (`setting::plain`). `field as "key": Type` gives it another name in
-/// files (`type` is a keyword here); the empty key merges the fields of a nested section into this one.
+/// `field: Type = default => rule` is an option of the same name. Without a default it is the type's own (`false`, 0,
+/// absent, empty), without a rule it is read in the usual way (`setting::plain`). `field as "key": Type` gives it
+/// another name in files (`type` is a keyword here); the empty key merges the fields of a nested section into this one.
 macro_rules! options {
     ($(
         $(#[doc = $doc:literal])+
         pub struct $name:ident {
-            $( $(#[doc = $about:literal])+ $field:ident $(as $key:literal)? : $ty:ty $(= $default:expr)? $(=> $rule:ident)? ),*
+            $(
+                $(#[doc = $about:literal])+
+                $field:ident $(as $key:literal)? : $ty:ty $(= $default:expr)? $(=> $rule:ident)?
+            ),*
             $(,)?
         }
     )+) => { $(

@@ -1,5 +1,5 @@
-//! What a configuration file says before anybody knows what it should: one value type for JSON, YAML and TOML, and the line on
-//! which a value stands.
+//! What a configuration file says before anybody knows what it should: one value type for JSON, YAML and TOML, and the
+//! line on which a value stands.
 
 use std::fmt;
 use std::path::Path;

@@ -168,11 +168,20 @@ pub(super) fn nearest<'a>(patterns: &'a [String], wrong: &str) -> &'a str {
             return best.0;
         }
     }
-    // Two slips are a typo. Beyond that, a known name in the wrong section is likelier.
+    // Two slips are a typo. Beyond that, a name cut short or a known name in the wrong section is likelier.
     if best.1 > 2 {
-        let namesakes = patterns.iter().filter(|pattern| pattern.rsplit('.').next() == Some(last));
-        if let Some(namesake) = namesakes.min_by_key(|pattern| (pattern.matches('.').count(), pattern.len())) {
-            return namesake;
+        let cut_short = |pattern: &&String| {
+            let name = pattern.rsplit('.').next().unwrap_or(pattern);
+            let shared = name.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
+            is_sibling(pattern) && shared >= 4 && shared + 1 >= last.len()
+        };
+        let namesake = |pattern: &&String| pattern.rsplit('.').next() == Some(last);
+        let likelier = patterns.iter().find(cut_short).or_else(|| {
+            let namesakes = patterns.iter().filter(namesake);
+            namesakes.min_by_key(|pattern| (pattern.matches('.').count(), pattern.len()))
+        });
+        if let Some(likelier) = likelier {
+            return likelier;
         }
     }
     best.0
@@ -193,8 +202,8 @@ fn with_names(pattern: &str, place: &Place) -> String {
     text
 }
 
-/// Damerau-Levenshtein distance (insert, delete, replace, swap neighbours), or any number from `limit` on when it is not below
-/// `limit`.
+/// Damerau-Levenshtein distance (insert, delete, replace, swap neighbours), or any number from `limit` on when it is
+/// not below `limit`.
 fn distance(a: &str, b: &str, limit: usize) -> usize {
     let (a, b) = without_common_ends(a.as_bytes(), b.as_bytes());
     if a.len().abs_diff(b.len()) >= limit {

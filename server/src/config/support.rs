@@ -1,5 +1,5 @@
-//! Options of Centrifugo that this server does not support yet. Set to something other than off they refuse the start, by
-//! name: an option that is taken and ignored is worse than one that is missing.
+//! Options of Centrifugo that this server does not support yet. Set to something other than off they refuse the start,
+//! by name: an option that is taken and ignored is worse than one that is missing.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::problem::Problem;
 use super::setting::Setting;
 use super::tree::{Config, EngineKind, Namespace};
 
-/// Not supported yet. An entry is an option, a section (all options in it) or a list (any item). Where a whole section has a
-/// switch, only the switch is listed: the rest of a section that is off means nothing.
+/// Not supported yet. An entry is an option, a section (all options in it) or a list (any item). Where a whole section
+/// has a switch, only the switch is listed: the rest of a section that is off means nothing.
 const UNSUPPORTED: &[&str] = &[
     "http_server.tls_autocert.enabled",
     "http_server.http3.enabled",

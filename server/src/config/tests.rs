@@ -168,6 +168,12 @@ fn a_known_name_in_the_wrong_section_is_recognised() {
 }
 
 #[test]
+fn a_name_that_was_cut_short_is_recognised() {
+    let said = refused(r#"{"client": {"pingg": "1s"}}"#);
+    assert!(said.ends_with("Did you mean `client.ping_interval`?"), "{said}");
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let said = refused(r#"{"colour": 1, "health": {"enabled": "sometimes"}, "client": {"ping_interval": "25"}}"#);
     assert_eq!(said.lines().count(), 3, "{said}");
@@ -248,7 +254,10 @@ fn words_are_checked() {
         "configuration:1: `engine.type` takes \"memory\" or \"redis\", not \"carrier_pigeon\""
     );
     assert!(refused(r#"{"log": {"level": "loud"}}"#).contains("`log.level` takes"));
-    assert!(refused(r#"{"http_api": {"error_mode": "loud"}}"#).contains("`http_api.error_mode` takes \"transport\""));
+    assert!(
+        refused(r#"{"http_api": {"error_mode": "loud"}}"#)
+            .contains("`http_api.error_mode` takes \"transport\" or an empty text")
+    );
     assert_eq!(json(r#"{"http_api": {"error_mode": ""}}"#).unwrap().http_api.error_mode, ErrorMode::InBody);
     assert_eq!(json(r#"{"http_api": {"error_mode": "transport"}}"#).unwrap().http_api.error_mode, ErrorMode::Transport);
 }
@@ -282,8 +291,10 @@ fn pings_must_be_further_apart_than_the_patience_for_a_pong() {
 #[test]
 fn zero_and_the_empty_text_mean_absent() {
     let config = json(
-        r#"{"client": {"connection_limit": 0, "token": {"hmac_secret_key": "", "hmac_previous_secret_key_valid_until": 0}},
-            "http_server": {"internal_port": "", "tls": {"cert_pem": ""}}, "channel": {"publication_data_format": ""}}"#,
+        r#"{"client": {"connection_limit": 0, "token": {"hmac_secret_key": "",
+            "hmac_previous_secret_key_valid_until": 0}},
+            "http_server": {"internal_port": "", "tls": {"cert_pem": ""}},
+            "channel": {"publication_data_format": ""}}"#,
     );
     assert_eq!(config.unwrap(), Config::default());
 }
@@ -326,12 +337,12 @@ fn variables_set_options_by_their_type() {
 fn every_option_has_a_variable_that_sets_it() {
     for prefix in ["STARLING_", "CENTRIFUGO_"] {
         let options = options().into_iter().filter(|(pattern, _)| !pattern.contains("[]"));
-        let wrong = options.filter_map(|(pattern, written)| match written {
-            Written::Switch => Some((pattern, "sometimes")),
-            Written::Number => Some((pattern, "many")),
-            Written::Map => Some((pattern, "no JSON")),
+        let wrong = options.map(|(pattern, written)| match written {
+            Written::Switch => (pattern, "sometimes"),
+            Written::Number => (pattern, "many"),
+            Written::Map => (pattern, "no JSON"),
             // Most texts are taken; that the variable is known shows in no complaint about it.
-            Written::Text | Written::List => Some((pattern, "x")),
+            Written::Text | Written::List => (pattern, "x"),
         });
         let wrong: Vec<(String, String, &str)> =
             wrong.map(|(pattern, value)| (format!("{prefix}{}", variable_name(&pattern)), pattern, value)).collect();
@@ -521,7 +532,8 @@ fn what_cannot_work_is_refused() {
         (r#"{"channel": {"without_namespace": {"history_ttl": "10s"}}}"#, "needs `history_size` too"),
         (r#"{"client": {"token": {"jwks_public_endpoint": "not a url"}}}"#, "takes an http:// or https:// address"),
         (
-            r#"{"http_server": {"tls": {"enabled": true, "cert_pem": "/nowhere/cert.pem", "key_pem": "/nowhere/key.pem"}}}"#,
+            r#"{"http_server": {"tls": {"enabled": true, "cert_pem": "/nowhere/cert.pem",
+                "key_pem": "/nowhere/key.pem"}}}"#,
             "`http_server.tls.cert_pem` is no PEM, no base64 of PEM, and no file that can be read: /nowhere/cert.pem",
         ),
         (r#"{"http_server": {"tls": {"enabled": true}}}"#, "`http_server.tls.key_pem` must be set"),
@@ -532,7 +544,8 @@ fn what_cannot_work_is_refused() {
             "is the name of another namespace already",
         ),
         (
-            r#"{"channel": {"namespaces": [{"name": "chat", "publish_proxy_enabled": true, "publish_proxy_name": "ghost"}]}}"#,
+            r#"{"channel": {"namespaces": [{"name": "chat", "publish_proxy_enabled": true,
+                "publish_proxy_name": "ghost"}]}}"#,
             "names the proxy \"ghost\", which is not in `proxies`",
         ),
         (r#"{"client": {"proxy": {"connect": {"enabled": true}}}}"#, "`client.proxy.connect.endpoint` must be set"),
@@ -552,7 +565,8 @@ fn what_cannot_work_is_refused() {
         ),
         (r#"{"channel": {"history_meta_ttl": "1500ms"}}"#, "takes whole seconds"),
         (
-            r#"{"channel": {"history_meta_ttl": "1h", "without_namespace": {"history_size": 1, "history_ttl": "10h"}}}"#,
+            r#"{"channel": {"history_meta_ttl": "1h", "without_namespace": {"history_size": 1,
+                "history_ttl": "10h"}}}"#,
             "is 10h, but must not be longer than `channel.history_meta_ttl`, which is 1h",
         ),
         (
@@ -571,7 +585,8 @@ fn what_cannot_work_is_refused() {
         ),
         (r#"{"engine": {"type": "redis", "redis": {"address": "redis"}}}"#, "names no port"),
         (
-            r#"{"client": {"subscribe_to_user_personal_channel": {"enabled": true, "personal_channel_namespace": "x"}}}"#,
+            r#"{"client": {"subscribe_to_user_personal_channel": {"enabled": true,
+                "personal_channel_namespace": "x"}}}"#,
             "names no namespace",
         ),
     ];
@@ -742,6 +757,17 @@ fn no_secret_shows_in_debug_output() {
         json(r#"{"http_api": {"key": "very secret"}, "client": {"token": {"hmac_secret_key": "so secret"}}}"#).unwrap();
     let text = format!("{config:?}");
     assert!(!text.contains("very secret") && !text.contains("so secret"), "{text}");
+    let sources = Sources {
+        environment: [("STARLING_HTTP_API_KEY", "very secret")].into_iter().collect(),
+        flags: vec![Flag {
+            option: "http_api.key".into(),
+            value: "so secret".into(),
+            written: "--set http_api.key".into(),
+        }],
+        file: None,
+    };
+    let text = format!("{sources:?} {:?}", sources.load().unwrap());
+    assert!(!text.contains("very secret") && !text.contains("so secret"), "{text}");
 }
 
 #[test]
@@ -749,7 +775,8 @@ fn a_reload_takes_over_what_may_change_and_names_what_waits() {
     let (_folder, path) = file("json", r#"{"client": {"token": {"hmac_secret_key": "old"}}}"#);
     let mut loaded = Sources { file: Some(path.clone()), ..Sources::default() }.load().unwrap();
     let text = r#"{"client": {"token": {"hmac_secret_key": "new"}}, "http_server": {"port": 9000},
-                   "channel": {"namespaces": [{"name": "chat"}], "without_namespace": {"allow_publish_for_client": true}}}"#;
+                   "channel": {"namespaces": [{"name": "chat"}],
+                   "without_namespace": {"allow_publish_for_client": true}}}"#;
     std::fs::write(&path, text).unwrap();
     assert_eq!(loaded.reload().unwrap(), ["http_server.port"]);
     assert_eq!(loaded.config.client.token.hmac_secret_key.as_ref().unwrap().expose(), "new");

@@ -1,4 +1,7 @@
-//! Values that come as texts, from variables and flags: which option a name means, and what the text is for that option.
+//! Values that come as texts, from variables and flags: which option a name means, and what the text is for that
+//! option.
+
+use std::fmt;
 
 use super::environment::Environment;
 use super::given::{Given, Origin};
@@ -9,14 +12,21 @@ use super::shape::{Field, Shape, Written, nearest, suggestion};
 use super::{tree_patterns, tree_shape};
 
 /// A value on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Flag {
     /// Path of the option. An item of a list goes by its name: `channel.namespaces.chat.presence`.
     pub option: String,
     /// The value, written as in a variable.
     pub value: String,
-    /// How it was written, for messages: `--http_server.port 9000`.
+    /// How it was written, for messages and without the value, which may be a secret: `--http_server.port`.
     pub written: String,
+}
+
+impl fmt::Debug for Flag {
+    /// Without the value, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flag").field("option", &self.option).finish_non_exhaustive()
+    }
 }
 
 /// Prefixes of our variables; of one name with both, the last counts.
@@ -149,8 +159,8 @@ pub(super) fn variable_name(pattern: &str) -> String {
     pattern.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// Kubernetes puts the addresses of a service called `starling` or `starling-grpc-api` into the environment of every pod. Such
-/// a variable may even have the name of an option (`STARLING_GRPC_API_PORT=tcp://10.0.0.7:10000`).
+/// Kubernetes puts the addresses of a service called `starling` or `starling-grpc-api` into the environment of every
+/// pod. Such a variable may even have the name of an option (`STARLING_GRPC_API_PORT=tcp://10.0.0.7:10000`).
 fn looks_like_kubernetes_service(name: &str, value: &str) -> bool {
     let parts: Vec<&str> = name.split('_').collect();
     if parts.last() == Some(&"PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme)) {

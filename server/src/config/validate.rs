@@ -1,5 +1,5 @@
-//! Rules that go beyond the type of a single option: values that do not go together, names that mean nothing, patterns and
-//! keys that are none. The rules are those of Centrifugo; where ours are stricter, the comment says why.
+//! Rules that go beyond the type of a single option: values that do not go together, names that mean nothing, patterns
+//! and keys that are none. The rules are those of Centrifugo; where ours are stricter, the comment says why.
 
 mod channel;
 mod listen;
@@ -7,6 +7,9 @@ mod proxy;
 mod token;
 
 use regex::Regex;
+
+use crate::auth::{Authenticator, ConfigProblem};
+use crate::namespace::Namespaces;
 
 use super::given::Given;
 use super::place::Place;
@@ -24,7 +27,19 @@ pub(super) fn validate(config: &Config, given: &Given) -> Vec<Problem> {
     if config.engine.kind == EngineKind::Redis {
         redis(&config.engine.redis.connection, &Place::from("engine.redis"), &mut checker);
     }
+    if checker.problems.is_empty() {
+        rooms(config, &mut checker);
+    }
     checker.problems
+}
+
+/// The rooms that use the options have the last word. They only say the first thing that they cannot use.
+fn rooms(config: &Config, checker: &mut Checker<'_>) {
+    let auth = Authenticator::new(&config.client).map(drop);
+    let namespaces = Namespaces::new(&config.channel, &config.client).map(drop);
+    for ConfigProblem { option, problem } in [auth.err(), namespaces.err()].into_iter().flatten() {
+        checker.refuse(option.as_str(), problem);
+    }
 }
 
 /// Collects problems and knows where values came from.

@@ -11,7 +11,8 @@ options! {
     pub struct Client {
         /// Events of a connection that are asked of the application backend.
         proxy: ClientProxy,
-        /// Patterns of the `Origin` header that browsers may connect from. Empty refuses every request with an `Origin`.
+        /// Patterns of the `Origin` header that browsers may connect from. Empty refuses every request with an
+        /// `Origin`.
         allowed_origins: Vec<String>,
         /// Verification of connection tokens, and of subscription tokens unless `subscription_token` is enabled.
         token: TokenOptions,

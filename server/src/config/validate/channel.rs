@@ -45,7 +45,7 @@ fn options(options: &ChannelOptions, config: &Config, place: &Place, checker: &m
     match options.subscription_type {
         SubscriptionType::Stream => {}
         SubscriptionType::Map | SubscriptionType::MapClients | SubscriptionType::MapUsers => {
-            map(options, place, checker)
+            map(options, place, checker);
         }
         SubscriptionType::SharedPoll => {
             if config.shared_poll.hmac_secret_key.is_none() {
