@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod names;

@@ -1,3 +1,9 @@
 //! The `starling` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use starling_server::{cli, config::Environment};
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os(), Environment::of_process())
+}

@@ -38,8 +38,8 @@ impl fmt::Debug for Secret {
 
 /// A certificate, certificate chain or key in PEM form, and how it was given.
 ///
-/// An option of this kind takes the PEM text itself, base64 of it, or the path of a file, tried in that order. The difference
-/// matters later: files are read again when they change.
+/// An option of this kind takes the PEM text itself, base64 of it, or the path of a file, tried in that order. The
+/// difference matters later: files are read again when they change.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
     /// The PEM text stood in the configuration, as it is or as base64.

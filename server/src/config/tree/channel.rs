@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::Proxy;
+use crate::config::environment::Environment;
 use crate::config::options::{options, words};
+use crate::config::raw::Raw;
+use crate::config::setting::{Refusal, Take, single};
+use crate::config::shape::Written;
 
 options! {
     /// `channel`: channel rules and namespaces.
@@ -15,11 +19,11 @@ options! {
         /// Namespaces.
         namespaces: Vec<Namespace>,
         /// How long the position of a channel outlives its last publication, where the namespace does not say.
-        history_meta_ttl: Duration = Duration::from_secs(720 * 3600),
+        history_meta_ttl: Duration = Duration::from_secs(720 * 3600) => whole_seconds,
         /// Form of publication data, where the namespace does not say; absent means any.
         publication_data_format: Option<DataFormat>,
         /// Longest channel name, in bytes.
-        max_length: usize = 255,
+        max_length: usize = 255 => zero_is_default,
         /// Start of channels that need a subscription token.
         private_prefix: String = "$".into(),
         /// What separates the namespace from the rest of a channel.
@@ -71,9 +75,9 @@ options! {
         /// How many publications are kept; absent means none. Goes with `history_ttl`.
         history_size: Option<u32>,
         /// How long publications are kept, in whole seconds. Goes with `history_size`.
-        history_ttl: Option<Duration>,
+        history_ttl: Option<Duration> => whole_seconds,
         /// How long the position of a channel outlives its last publication, in whole seconds.
-        history_meta_ttl: Option<Duration>,
+        history_meta_ttl: Option<Duration> => whole_seconds,
         /// Every subscription has a position that is checked.
         force_positioning: bool,
         /// A subscription may ask for a position that is checked.
@@ -280,3 +284,27 @@ words! {
         Versioned = "versioned",
     }
 }
+
+impl Take for Vec<DeltaType> {
+    const WRITTEN: Written = Written::List;
+    const SECRET: bool = false;
+
+    fn takes() -> String {
+        format!("a list of {}", DeltaType::takes())
+    }
+
+    fn take(raw: &Raw, environment: &Environment) -> Result<Self, Refusal> {
+        let words = Vec::<String>::take(raw, environment)?;
+        words.into_iter().map(|word| DeltaType::take(&Raw::Text(word), environment)).collect()
+    }
+
+    fn is_zero(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn value(&self) -> serde_json::Value {
+        self.iter().map(|kind| kind.as_str()).collect()
+    }
+}
+
+single!(Vec<DeltaType>);

@@ -11,7 +11,8 @@ options! {
     pub struct Client {
         /// Events of a connection that are asked of the application backend.
         proxy: ClientProxy,
-        /// Patterns of the `Origin` header that browsers may connect from. Empty refuses every request with an `Origin`.
+        /// Patterns of the `Origin` header that browsers may connect from. Empty refuses every request with an
+        /// `Origin`.
         allowed_origins: Vec<String>,
         /// Verification of connection tokens, and of subscription tokens unless `subscription_token` is enabled.
         token: TokenOptions,
@@ -22,25 +23,25 @@ options! {
         /// Refuses tokens with an empty user.
         disallow_anonymous_connection_tokens: bool,
         /// Time between pings; absent means no pings.
-        ping_interval: Option<Duration> = Some(Duration::from_secs(25)),
+        ping_interval: Option<Duration> = Some(Duration::from_secs(25)) => interval,
         /// How long after a ping its pong may arrive; absent means that no pong is asked for.
-        pong_timeout: Option<Duration> = Some(Duration::from_secs(8)),
+        pong_timeout: Option<Duration> = Some(Duration::from_secs(8)) => interval,
         /// Grace for refreshing an expired connection.
-        expired_close_delay: Duration = Duration::from_secs(25),
+        expired_close_delay: Duration = Duration::from_secs(25) => zero_is_default,
         /// Grace for refreshing an expired subscription.
-        expired_sub_close_delay: Duration = Duration::from_secs(25),
+        expired_sub_close_delay: Duration = Duration::from_secs(25) => zero_is_default,
         /// How long a connection may stay without a connect command.
-        stale_close_delay: Duration = Duration::from_secs(10),
+        stale_close_delay: Duration = Duration::from_secs(10) => zero_is_default,
         /// Most subscriptions of one connection.
-        channel_limit: u32 = 128,
+        channel_limit: u32 = 128 => zero_is_default,
         /// Most bytes that may wait for one connection before it is closed as slow.
-        queue_max_size: usize = 1_048_576,
+        queue_max_size: usize = 1_048_576 => zero_is_default,
         /// How often a connection renews its presence.
-        presence_update_interval: Duration = Duration::from_secs(27),
+        presence_update_interval: Duration = Duration::from_secs(27) => zero_is_default,
         /// How many commands of one connection may be worked on at once; absent means one after the other.
         concurrency: Option<u32>,
         /// How often the position of a subscription is checked.
-        channel_position_check_delay: Duration = Duration::from_secs(40),
+        channel_position_check_delay: Duration = Duration::from_secs(40) => zero_is_default,
         /// Lag that a position check tolerates; absent means that lag is not looked at.
         channel_position_max_time_lag: Option<Duration>,
         /// Most connections of this node; absent means no limit.
@@ -51,10 +52,10 @@ options! {
         connection_rate_limit: Option<u32>,
         /// Puts the time of the server into the connect reply.
         connect_include_server_time: bool,
-        /// Most publications that one history call returns.
-        history_max_publication_limit: u32 = 300,
-        /// Most publications that are recovered at once.
-        recovery_max_publication_limit: u32 = 300,
+        /// Most publications that one history call returns; absent means no limit.
+        history_max_publication_limit: Option<u32> = Some(300),
+        /// Most publications that are recovered at once; absent means no limit.
+        recovery_max_publication_limit: Option<u32> = Some(300),
         /// Takes tokens without looking at their signature.
         insecure_skip_token_signature_verify: bool,
         /// Takes the user from this header, which a gateway in front must set.

@@ -23,7 +23,7 @@ options! {
         /// Keeps history in lists instead of streams.
         history_use_lists: bool,
         /// How long a presence entry lives without being renewed.
-        presence_ttl: Duration = Duration::from_secs(60),
+        presence_ttl: Duration = Duration::from_secs(60) => zero_is_default,
         /// Uses expiry of single hash fields for presence.
         presence_hash_field_ttl: bool,
         /// Keeps a second presence index by user.
@@ -37,9 +37,9 @@ options! {
         /// Addresses: `host:port` or a URL; several mean client-side sharding.
         address: Vec<String> = vec!["redis://127.0.0.1:6379".into()],
         /// Longest time to establish a connection.
-        connect_timeout: Duration = Duration::from_secs(1),
+        connect_timeout: Duration = Duration::from_secs(1) => zero_is_default,
         /// Longest time for one command.
-        io_timeout: Duration = Duration::from_secs(4),
+        io_timeout: Duration = Duration::from_secs(4) => zero_is_default,
         /// Number of the database.
         db: u32,
         /// User name.
@@ -105,9 +105,9 @@ options! {
         /// Address of NATS.
         url: String = "nats://localhost:4222".into(),
         /// Longest time to establish a connection.
-        dial_timeout: Duration = Duration::from_secs(1),
+        dial_timeout: Duration = Duration::from_secs(1) => zero_is_default,
         /// Longest time for one write.
-        write_timeout: Duration = Duration::from_secs(1),
+        write_timeout: Duration = Duration::from_secs(1) => zero_is_default,
         /// TLS towards NATS.
         tls: TlsOptions,
         /// Lets clients subscribe to wildcard channels.
@@ -183,7 +183,7 @@ options! {
         /// Where Redis is.
         connection as "": RedisOptions,
         /// How long a presence entry lives without being renewed.
-        presence_ttl: Duration = Duration::from_secs(60),
+        presence_ttl: Duration = Duration::from_secs(60) => zero_is_default,
         /// Uses expiry of single hash fields for presence.
         presence_hash_field_ttl: bool,
         /// Keeps a second presence index by user.

@@ -86,7 +86,7 @@ options! {
         /// Name of this node; absent means `<hostname>_<port>`.
         name: Option<String>,
         /// How often the metrics of `info` are summed up.
-        info_metrics_aggregate_interval: Duration = Duration::from_secs(60),
+        info_metrics_aggregate_interval: Duration = Duration::from_secs(60) => zero_is_default,
     }
 
     /// `shutdown`

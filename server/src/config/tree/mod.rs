@@ -21,6 +21,7 @@ pub use proxy::*;
 pub use transport::*;
 
 use super::options::options;
+use super::setting::Item;
 
 options! {
     /// Every option there is. The fields are the top level of a configuration file.
@@ -101,3 +102,11 @@ options! {
         enable_unreleased_features: bool,
     }
 }
+
+impl Item for Namespace {}
+impl Item for NamedProxy {}
+impl Item for RpcNamespace {}
+impl Item for Consumer {}
+impl Item for StatusTransform {}
+impl Item for ConnectCodeToDisconnectTransform {}
+impl Item for ConnectCodeToHttpTransform {}

@@ -13,7 +13,7 @@ options! {
         /// Address: `http://`, `https://` or `grpc://`.
         endpoint: Option<String>,
         /// Longest time for one call.
-        timeout: Duration = Duration::from_secs(1),
+        timeout: Duration = Duration::from_secs(1) => zero_is_default,
         /// Headers of the client's request that are passed on.
         http_headers: Vec<String>,
         /// gRPC metadata of the client's call that is passed on.

@@ -17,7 +17,7 @@ options! {
         /// Smallest message that is compressed, in bytes; absent means every message.
         compression_min_size: Option<usize>,
         /// Effort of compression, 1 to 9.
-        compression_level: u32 = 1,
+        compression_level: u32 = 1 => zero_is_default,
         /// Size of a connection's read buffer in bytes. Buffers are shared here: no effect.
         read_buffer_size: Option<usize>,
         /// Shares write buffers. They always are here: no effect.
@@ -25,9 +25,9 @@ options! {
         /// Size of a connection's write buffer in bytes. Buffers are shared here: no effect.
         write_buffer_size: Option<usize>,
         /// How long a connection may take no bytes while some are waiting.
-        write_timeout: Duration = Duration::from_secs(1),
+        write_timeout: Duration = Duration::from_secs(1) => zero_is_default,
         /// Largest message of a client, in bytes.
-        message_size_limit: usize = 65536,
+        message_size_limit: usize = 65536 => zero_is_default,
         /// Largest message of a client after decompression, in bytes; absent means ten times `message_size_limit`.
         decompressed_message_size_limit: Option<usize>,
     }
@@ -39,7 +39,7 @@ options! {
         /// Path that it is served under.
         handler_prefix: String = "/connection/sse".into(),
         /// Largest request body, in bytes.
-        max_request_body_size: usize = 65536,
+        max_request_body_size: usize = 65536 => zero_is_default,
     }
 
     /// `http_stream`
@@ -49,7 +49,7 @@ options! {
         /// Path that it is served under.
         handler_prefix: String = "/connection/http_stream".into(),
         /// Largest request body, in bytes.
-        max_request_body_size: usize = 65536,
+        max_request_body_size: usize = 65536 => zero_is_default,
     }
 
     /// `webtransport`
@@ -59,7 +59,7 @@ options! {
         /// Path that it is served under.
         handler_prefix: String = "/connection/webtransport".into(),
         /// Largest message of a client, in bytes.
-        message_size_limit: usize = 65536,
+        message_size_limit: usize = 65536 => zero_is_default,
     }
 
     /// `uni_sse`
@@ -69,7 +69,7 @@ options! {
         /// Path that it is served under.
         handler_prefix: String = "/connection/uni_sse".into(),
         /// Largest request body, in bytes.
-        max_request_body_size: usize = 65536,
+        max_request_body_size: usize = 65536 => zero_is_default,
         /// How refused connects look.
         connect_code_to_http_response: ConnectCodeToHttpResponse,
     }
@@ -81,7 +81,7 @@ options! {
         /// Path that it is served under.
         handler_prefix: String = "/connection/uni_http_stream".into(),
         /// Largest request body, in bytes.
-        max_request_body_size: usize = 65536,
+        max_request_body_size: usize = 65536 => zero_is_default,
         /// How refused connects look.
         connect_code_to_http_response: ConnectCodeToHttpResponse,
     }
@@ -121,7 +121,7 @@ options! {
         /// Smallest message that is compressed, in bytes; absent means every message.
         compression_min_size: Option<usize>,
         /// Effort of compression, 1 to 9.
-        compression_level: u32 = 1,
+        compression_level: u32 = 1 => zero_is_default,
         /// Size of a connection's read buffer in bytes. Buffers are shared here: no effect.
         read_buffer_size: Option<usize>,
         /// Shares write buffers. They always are here: no effect.
@@ -129,9 +129,9 @@ options! {
         /// Size of a connection's write buffer in bytes. Buffers are shared here: no effect.
         write_buffer_size: Option<usize>,
         /// How long a connection may take no bytes while some are waiting.
-        write_timeout: Duration = Duration::from_secs(1),
+        write_timeout: Duration = Duration::from_secs(1) => zero_is_default,
         /// Largest message of a client, in bytes.
-        message_size_limit: usize = 65536,
+        message_size_limit: usize = 65536 => zero_is_default,
         /// Largest message of a client after decompression, in bytes; absent means ten times `message_size_limit`.
         decompressed_message_size_limit: Option<usize>,
         /// Ends the connection without a closing handshake.
@@ -161,7 +161,7 @@ options! {
         /// Path that it is served under.
         handler_prefix: String = "/emulation".into(),
         /// Largest request body, in bytes.
-        max_request_body_size: usize = 65536,
+        max_request_body_size: usize = 65536 => zero_is_default,
     }
 
     /// `init`: the endpoint that prepares a connection.
