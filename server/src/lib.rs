@@ -1,10 +1,12 @@
 //! Starling, a real-time messaging server.
 
+pub mod api;
 pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod error;
 pub mod names;
 pub mod namespace;
+pub mod node;
 pub mod session;
 pub mod wire;
