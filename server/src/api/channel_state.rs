@@ -6,8 +6,8 @@ use starling_proto::api::{
     PresenceStatsRequest, PresenceStatsResult,
 };
 
-use super::{Api, Method, refused};
-use crate::error::ApiError;
+use super::{Api, Method, option_of, refused};
+use crate::{error::ApiError, namespace::Rules};
 
 impl Api {
     /// Lists the clients of a channel.
@@ -49,26 +49,32 @@ impl Api {
         if method == Method::SharedPollPublish && request.version == 0 {
             return refused(method, &request.channel, ApiError::BadRequest, "the request has no version", "version");
         }
-        match self.rule(method, &request.channel) {
-            Err(error) => error,
-            Ok(_) => {
-                let why = "the namespace is for publications, not for maps or polling";
-                refused(method, &request.channel, ApiError::BadRequest, why, "subscription_type")
-            }
-        }
+        self.always(method, &request.channel, |rules| {
+            let why = "the namespace is for publications, not for maps or polling";
+            let see = option_of(rules, "subscription_type");
+            refused(method, &request.channel, ApiError::BadRequest, why, see)
+        })
     }
 
     fn no_presence(&self, method: Method, channel: &str) -> ApiError {
-        match self.rule(method, channel) {
-            Err(error) => error,
-            Ok(_) => refused(method, channel, ApiError::NotAvailable, "the channel keeps no presence", "presence"),
-        }
+        self.always(method, channel, |rules| {
+            let see = option_of(rules, "presence");
+            refused(method, channel, ApiError::NotAvailable, "the channel keeps no presence", see)
+        })
     }
 
     fn no_history(&self, method: Method, channel: &str) -> ApiError {
-        match self.rule(method, channel) {
+        self.always(method, channel, |rules| {
+            let see = option_of(rules, "history_size");
+            refused(method, channel, ApiError::NotAvailable, "the channel keeps no history", see)
+        })
+    }
+
+    /// The error of a method that can only fail, even on a channel that exists.
+    fn always(&self, method: Method, channel: &str, error: impl FnOnce(Rules<'_>) -> ApiError) -> ApiError {
+        match self.look(method, channel, |rules| Ok(error(rules))) {
+            Ok(error) => error,
             Err(error) => error,
-            Ok(_) => refused(method, channel, ApiError::NotAvailable, "the channel keeps no history", "history_size"),
         }
     }
 }

@@ -31,16 +31,23 @@ mod users;
 mod tests;
 
 use std::{
+    fmt,
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use tracing::info;
 
-use crate::{broker::BrokerError, config::DataFormat, error::ApiError, node::Node};
+use crate::{
+    broker::BrokerError,
+    error::ApiError,
+    namespace::{Namespaces, OptionPath, Rules},
+    node::Node,
+};
 
 pub use method::Method;
 pub use users::Unsupported;
@@ -50,14 +57,14 @@ pub use users::Unsupported;
 /// All methods may be called from any runtime thread. Dropping the future of a call that was begun does not undo it.
 pub struct Api {
     node: Arc<Node>,
-    rules: Arc<dyn ChannelRules>,
+    namespaces: Arc<ArcSwap<Namespaces>>,
     meter: Arc<dyn Meter>,
 }
 
 impl Api {
-    /// The operations on `node`, under the channel rules of `rules`, counted by `meter`.
-    pub fn new(node: Arc<Node>, rules: Arc<dyn ChannelRules>, meter: Arc<dyn Meter>) -> Self {
-        Self { node, rules, meter }
+    /// The operations on `node`, under the rules that `namespaces` holds at the time of each call, counted by `meter`.
+    pub fn new(node: Arc<Node>, namespaces: Arc<ArcSwap<Namespaces>>, meter: Arc<dyn Meter>) -> Self {
+        Self { node, namespaces, meter }
     }
 
     /// Carries out one operation and has it counted under its method.
@@ -76,35 +83,26 @@ impl Api {
         result
     }
 
-    /// The rule of a channel that the request must name.
-    fn rule(&self, method: Method, channel: &str) -> Result<ChannelRule, ApiError> {
+    /// Looks at the rules of a channel that the request must name.
+    ///
+    /// Errors are those of `look`, and 107 for no channel, 102 for one whose namespace is not defined.
+    fn look<T>(
+        &self,
+        method: Method,
+        channel: &str,
+        look: impl FnOnce(Rules<'_>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
         if channel.is_empty() {
             return Err(refused(method, channel, ApiError::BadRequest, "the request names no channel", "channel"));
         }
-        self.rules.rule(channel).ok_or_else(|| {
-            let why = "the channel's namespace is not defined";
-            refused(method, channel, ApiError::UnknownChannel, why, "channel.namespaces")
-        })
+        match self.namespaces.load().resolve(channel) {
+            Some(rules) => look(rules),
+            None => {
+                let why = "the channel's namespace is not defined";
+                Err(refused(method, channel, ApiError::UnknownChannel, why, "channel.namespaces"))
+            }
+        }
     }
-}
-
-/// What the server API needs to know about channels.
-pub trait ChannelRules: Send + Sync {
-    /// What the namespace of `channel` allows; `None` if there is no such namespace. Must not block.
-    fn rule(&self, channel: &str) -> Option<ChannelRule>;
-}
-
-/// What one namespace allows backends to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelRule {
-    /// Whether subscriptions are streams, which is what publish is for. False for maps and shared polling.
-    pub stream: bool,
-    /// Form that publication data must have; `None`: any bytes but none.
-    pub data_format: Option<DataFormat>,
-    /// Whether presence is kept.
-    pub presence: bool,
-    /// Whether history is kept.
-    pub history: bool,
 }
 
 /// Where a command came from, for metrics.
@@ -184,10 +182,18 @@ impl From<BrokerError> for ApiError {
     }
 }
 
-/// Logs why a request was refused, and passes the error on. `decided_by` is the option or the request's member to look at.
-fn refused(method: Method, channel: &str, error: ApiError, why: &'static str, decided_by: &'static str) -> ApiError {
-    info!(method = method.name(), channel, code = error.code(), decided_by, "server API request refused: {why}");
+/// Logs why a request was refused, and passes the error on. `see` is the option or the request's member to look at.
+fn refused(method: Method, channel: &str, error: ApiError, why: &'static str, see: impl fmt::Display) -> ApiError {
+    info!(method = method.name(), channel, code = error.code(), "server API request refused: {why}; see {see}");
     error
+}
+
+/// Where an option of the channel's namespace stands in the configuration.
+fn option_of<'a>(rules: Rules<'a>, option: &'static str) -> OptionPath<'a> {
+    match rules.namespace() {
+        Some(name) => OptionPath::Namespace { name, option },
+        None => OptionPath::WithoutNamespace(option),
+    }
 }
 
 /// The bytes of a payload given twice: a non-empty base64 text wins over the plain field.

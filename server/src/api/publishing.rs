@@ -1,18 +1,20 @@
 //! Publishing from a backend: to one channel, and the same data to many.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use serde::de::IgnoredAny;
 use starling_proto::api::{BroadcastRequest, BroadcastResult, Error, PublishRequest, PublishResponse, PublishResult};
 
-use super::{Api, Method, payload, refused};
+use tracing::info;
+
+use super::{Api, Method, option_of, payload, refused};
 use crate::{
     broker::{Publication, PublishOptions},
-    config::DataFormat,
+    config::SubscriptionType,
     error::ApiError,
     names::ChannelName,
+    namespace::Rules,
 };
 
 /// Publications of one broadcast that are under way at the same time.
@@ -43,14 +45,16 @@ impl Api {
         if channel.is_empty() {
             return Err(refused(method, "", ApiError::BadRequest, "the request names no channel", "channel"));
         }
-        let data = Data::new(payload(method, data, &b64data, "b64data")?);
-        let rule = self.rule(method, &channel)?;
-        if !rule.stream {
-            let why = "the namespace is not for publications but for maps or polling";
-            return Err(refused(method, &channel, ApiError::BadRequest, why, "subscription_type"));
-        }
-        data.check(method, &channel, rule.data_format)?;
-        self.hand_over(channel, data.bytes, tags, idempotency_key).await
+        let data = payload(method, data, &b64data, "b64data")?;
+        self.look(method, &channel, |rules| {
+            if rules.options().subscription_type != SubscriptionType::Stream {
+                let why = "the namespace is not for publications but for maps or polling";
+                let see = option_of(rules, "subscription_type");
+                return Err(refused(method, &channel, ApiError::BadRequest, why, see));
+            }
+            check(method, rules, &data)
+        })?;
+        self.hand_over(channel, data, tags, idempotency_key).await
     }
 
     /// Publishes the same data to many channels, up to 1024 at a time; the responses are in the order of the channels.
@@ -74,20 +78,14 @@ impl Api {
         if channels.is_empty() {
             return Err(refused(method, "", ApiError::BadRequest, "the request names no channels", "channels"));
         }
-        let data = Data::new(payload(method, data, &b64data, "b64data")?);
-        // What is checked is checked before anything is published, so that the futures below need no borrow of `data`.
-        let checked: Vec<_> = channels
-            .into_iter()
-            .map(|channel| -> Result<_, ApiError> {
-                let rule = self.rule(method, &channel)?;
-                data.check(method, &channel, rule.data_format)?;
-                Ok((channel, data.bytes.clone(), tags.clone(), idempotency_key.clone()))
-            })
-            .collect();
-        let responses = stream::iter(checked)
-            .map(|checked| async {
-                let (channel, data, tags, idempotency_key) = checked?;
-                self.hand_over(channel, data, tags, idempotency_key).await
+        let data = payload(method, data, &b64data, "b64data")?;
+        let responses = stream::iter(channels)
+            .map(|channel| {
+                let (data, tags, idempotency_key) = (data.clone(), tags.clone(), idempotency_key.clone());
+                async move {
+                    self.look(method, &channel, |rules| check(method, rules, &data))?;
+                    self.hand_over(channel, data, tags, idempotency_key).await
+                }
             })
             .buffered(BROADCAST_CONCURRENCY)
             .map(response)
@@ -114,40 +112,12 @@ impl Api {
     }
 }
 
-/// Payload of a publish or broadcast. Whether it is JSON is found out at most once, and only if a namespace asks.
-struct Data {
-    bytes: Bytes,
-    json: OnceCell<bool>,
-}
-
-impl Data {
-    fn new(bytes: Bytes) -> Self {
-        Self { bytes, json: OnceCell::new() }
-    }
-
-    fn check(&self, method: Method, channel: &str, format: Option<DataFormat>) -> Result<(), ApiError> {
-        let wrong = match format {
-            Some(DataFormat::Binary) => return Ok(()),
-            None if !self.bytes.is_empty() => return Ok(()),
-            None => "the request has no data",
-            Some(DataFormat::Json) if self.is_json() => return Ok(()),
-            Some(DataFormat::Json) => "the data is not JSON",
-            Some(DataFormat::JsonObject) if self.is_json() && self.is_braced() => return Ok(()),
-            Some(DataFormat::JsonObject) => "the data is not a JSON object",
-        };
-        Err(refused(method, channel, ApiError::BadRequest, wrong, "publication_data_format"))
-    }
-
-    fn is_json(&self) -> bool {
-        *self.json.get_or_init(|| {
-            // The parser skips over string contents without looking at their encoding.
-            std::str::from_utf8(&self.bytes).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
-        })
-    }
-
-    fn is_braced(&self) -> bool {
-        self.bytes.trim_ascii_start().first() == Some(&b'{')
-    }
+fn check(method: Method, rules: Rules<'_>, data: &[u8]) -> Result<(), ApiError> {
+    rules.check_data(data).map_err(|refusal| {
+        let error = ApiError::BadRequest;
+        info!(method = method.name(), code = error.code(), "server API request {refusal}");
+        error
+    })
 }
 
 fn response(result: Result<PublishResult, ApiError>) -> PublishResponse {

@@ -56,7 +56,7 @@ impl Api {
         let channel = match channel.is_empty() {
             true => None,
             false => {
-                self.rule(method, &channel)?;
+                self.look(method, &channel, |_| Ok(()))?;
                 Some(ChannelName::from(channel))
             }
         };
@@ -72,7 +72,7 @@ impl Api {
     pub fn subscribe(&self, request: SubscribeRequest) -> Result<Unsupported, ApiError> {
         let method = Method::Subscribe;
         selectable(method, request.label_filter.as_ref(), request.all_users)?;
-        self.rule(method, &request.channel)?;
+        self.look(method, &request.channel, |_| Ok(()))?;
         payload(method, request.data, &request.b64data, "b64data")?;
         payload(method, request.info, &request.b64info, "b64info")?;
         Ok(Unsupported)

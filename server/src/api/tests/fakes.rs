@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use hyper::service::service_fn;
@@ -16,11 +17,12 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use crate::{
-    api::{Api, ChannelRule, ChannelRules, Face, Failure, Meter, Method, grpc::GrpcFace, http, http::HttpFace},
+    api::{Api, Face, Failure, Meter, Method, grpc::GrpcFace, http, http::HttpFace},
     broker::{Broker, BrokerError, Publication, PublishOptions, StreamPosition},
-    config::{DataFormat, GrpcApi, HttpApi},
+    config::{self, DataFormat, GrpcApi, HttpApi, SubscriptionType},
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId},
+    namespace::Namespaces,
     node::{Counts, Local, Node, Target},
 };
 
@@ -71,7 +73,8 @@ impl FakeNode {
             Arc::clone(self) as Arc<dyn Local>,
             Arc::clone(self) as Arc<dyn Broker>,
         );
-        Arc::new(Api::new(Arc::new(node), Arc::new(FakeRules), Arc::clone(self) as Arc<dyn Meter>))
+        let rules = Arc::new(ArcSwap::from_pointee(namespaces()));
+        Arc::new(Api::new(Arc::new(node), rules, Arc::clone(self) as Arc<dyn Meter>))
     }
 
     fn note(&self, told: impl FnOnce() -> Told) {
@@ -156,20 +159,18 @@ impl Meter for FakeNode {
 }
 
 /// Namespaces named after what they are; `ghost` and others are not defined.
-struct FakeRules;
-
-impl ChannelRules for FakeRules {
-    fn rule(&self, channel: &str) -> Option<ChannelRule> {
-        let plain = ChannelRule { stream: true, data_format: None, presence: false, history: false };
-        match channel.split_once(':') {
-            None | Some(("hist" | "away" | "busy" | "stuck", _)) => Some(plain),
-            Some(("json", _)) => Some(ChannelRule { data_format: Some(DataFormat::Json), ..plain }),
-            Some(("object", _)) => Some(ChannelRule { data_format: Some(DataFormat::JsonObject), ..plain }),
-            Some(("binary", _)) => Some(ChannelRule { data_format: Some(DataFormat::Binary), ..plain }),
-            Some(("map", _)) => Some(ChannelRule { stream: false, ..plain }),
-            Some(_) => None,
-        }
-    }
+fn namespaces() -> Namespaces {
+    let namespace = |name: &str, options| config::Namespace { name: name.to_owned(), options };
+    let plain = config::ChannelOptions::default;
+    let with_format = |format| config::ChannelOptions { publication_data_format: Some(format), ..plain() };
+    let map = config::ChannelOptions { subscription_type: SubscriptionType::Map, ..plain() };
+    let mut all: Vec<_> = ["hist", "away", "busy", "stuck"].map(|name| namespace(name, plain())).into();
+    all.push(namespace("json", with_format(DataFormat::Json)));
+    all.push(namespace("object", with_format(DataFormat::JsonObject)));
+    all.push(namespace("binary", with_format(DataFormat::Binary)));
+    all.push(namespace("map", map));
+    let channel = config::Channel { namespaces: all, ..config::Channel::default() };
+    Namespaces::new(&channel, &config::Client::default()).expect("the namespaces are right")
 }
 
 /// Serves the HTTP face; ends with the test's runtime.
