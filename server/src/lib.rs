@@ -1,5 +1,6 @@
 //! Starling, a real-time messaging server.
 
+pub mod api;
 pub mod auth;
 pub mod broker;
 pub mod cli;

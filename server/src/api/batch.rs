@@ -1,0 +1,79 @@
+//! Several commands in one call.
+
+use futures_util::{StreamExt, stream};
+use starling_proto::api::{Command, Reply};
+use tracing::info;
+
+use super::{Api, Face, Method, Unsupported};
+use crate::error::ApiError;
+
+/// Commands of one parallel batch that are under way at the same time.
+const BATCH_CONCURRENCY: usize = 1024;
+
+impl Api {
+    /// Carries out commands and answers one reply each, in their order. A failed command does not stop the others.
+    ///
+    /// One after the other, or up to 1024 at the same time with `parallel`. `None` is a `null` among the commands: 107. A
+    /// command without a method that this server has: 104.
+    pub async fn batch(&self, face: Face, commands: Vec<Option<Command>>, parallel: bool) -> Vec<Reply> {
+        let concurrency = if parallel { BATCH_CONCURRENCY } else { 1 };
+        stream::iter(commands)
+            .map(|command| async {
+                match command {
+                    Some(command) => self.command(face, command).await,
+                    None => {
+                        info!(code = 107, decided_by = "commands", "a command of a batch is null");
+                        failed(ApiError::BadRequest)
+                    }
+                }
+            })
+            .buffered(concurrency)
+            .collect()
+            .await
+    }
+
+    async fn command(&self, face: Face, command: Command) -> Reply {
+        let mut reply = Reply::default();
+        // Of several methods in one command the first in this order counts; it is the reference server's order.
+        macro_rules! first {
+            ($($field:ident: $method:ident => $operation:expr;)*) => {
+                $(if let Some(request) = command.$field {
+                    let operation = async { $operation(request).await };
+                    match self.measured(face, Method::$method, operation).await {
+                        Ok(result) => reply.$field = Some(result),
+                        Err(error) => return failed(error),
+                    }
+                    return reply;
+                })*
+            };
+        }
+        first! {
+            publish: Publish => |request| self.publish(request);
+            broadcast: Broadcast => |request| self.broadcast(request);
+            subscribe: Subscribe => async |request| unsupported(Method::Subscribe, self.subscribe(request));
+            unsubscribe: Unsubscribe => |request| self.unsubscribe(request);
+            disconnect: Disconnect => |request| self.disconnect(request);
+            history: History => async |request| self.history(request);
+            history_remove: HistoryRemove => async |request| self.history_remove(request);
+            presence: Presence => async |request| self.presence(request);
+            presence_stats: PresenceStats => async |request| self.presence_stats(request);
+            info: Info => |request| self.info(request);
+            rpc: Rpc => async |request| self.rpc(request);
+            refresh: Refresh => async |request| unsupported(Method::Refresh, self.refresh(request));
+            channels: Channels => |request| self.channels(request);
+        }
+        info!(code = 104, decided_by = "commands", "a command of a batch has no method that this server knows");
+        failed(ApiError::NotFound)
+    }
+}
+
+fn failed(error: ApiError) -> Reply {
+    Reply { error: Some(error.into()), ..Reply::default() }
+}
+
+/// Where a reply can only hold a result or an error, what is not supported yet is a method that does not exist.
+pub(super) fn unsupported<T>(method: Method, checked: Result<Unsupported, ApiError>) -> Result<T, ApiError> {
+    let Unsupported = checked?;
+    info!(method = method.name(), code = 104, "server API request refused: this version does not have the method yet");
+    Err(ApiError::NotFound)
+}
