@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+/// Repeats within this time are one request: tools that run others often pass the signal on to a process that has it.
+const ONE_REQUEST: Duration = Duration::from_secs(1);
+
 /// Tells a blocking command that the user wants it to end.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
@@ -29,12 +32,17 @@ impl Interrupt {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
             runtime.block_on(async {
+                let mut first = None;
                 while tokio::signal::ctrl_c().await.is_ok() {
-                    if raised.is_raised() {
-                        std::process::exit(130);
+                    match first {
+                        None => {
+                            eprintln!("interrupted: finishing with a report (once more ends at once)");
+                            raised.raise();
+                            first = Some(Instant::now());
+                        }
+                        Some(first) if first.elapsed() < ONE_REQUEST => {}
+                        Some(_) => std::process::exit(130),
                     }
-                    eprintln!("interrupted: finishing with a report (once more ends at once)");
-                    raised.raise();
                 }
             });
         })?;

@@ -96,6 +96,16 @@ impl Lane {
         }
     }
 
+    /// Answers what the server asks meanwhile, such as pings; does not block.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is broken.
+    pub fn keep_alive(&mut self) -> anyhow::Result<()> {
+        self.exchange(true, &mut [0; 4 << 10], &mut Vec::new());
+        self.broken.as_ref().map_or(Ok(()), |reason| bail!("{reason}"))
+    }
+
     fn drive_until(
         &mut self,
         timeout: Duration,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
@@ -36,6 +36,9 @@ const READ_BUFFER_BYTES: usize = 64 << 10;
 /// How often a receiving thread measures its own delay.
 const TICK: Duration = Duration::from_millis(20);
 
+/// Every so many ticks it hands over its latencies: adding histograms costs some 20 microseconds.
+const TICKS_PER_HAND_OVER: u32 = 10;
+
 /// Timers of the runtime fire at whole milliseconds, up to this late: not a delay of the thread.
 const TIMER_GRANULARITY: Duration = Duration::from_millis(1);
 
@@ -59,6 +62,7 @@ struct Shared {
     faults: AtomicU64,
     ended: AtomicU64,
     milestone: AtomicU64,
+    measuring: AtomicBool,
     changed: Condvar,
     notes: Mutex<Notes>,
 }
@@ -139,6 +143,11 @@ impl Pool {
             faults: read(faults),
             ended: read(ended),
         }
+    }
+
+    /// From now on the threads' own delay counts: opening thousands of connections delays them and is no matter.
+    pub fn begin_measuring(&self) {
+        self.shared.measuring.store(true, Ordering::Relaxed);
     }
 
     /// Latencies recorded since the last call.
@@ -351,14 +360,18 @@ async fn receive(state: Rc<RefCell<ThreadState>>, mut stopped: watch::Receiver<b
 /// Measures how late this thread runs, and hands over latencies for progress lines.
 async fn tick(state: Rc<RefCell<ThreadState>>) {
     let mut due = tokio::time::Instant::now();
-    loop {
+    for ticks in 1u32.. {
         due += TICK;
         tokio::time::sleep_until(due).await;
         let now = tokio::time::Instant::now();
         let mut state = state.borrow_mut();
-        state.loop_delay.record(nanoseconds((now - due).saturating_sub(TIMER_GRANULARITY)));
+        if state.shared.measuring.load(Ordering::Relaxed) {
+            state.loop_delay.record(nanoseconds((now - due).saturating_sub(TIMER_GRANULARITY)));
+        }
         due = now;
-        state.hand_over();
+        if ticks.is_multiple_of(TICKS_PER_HAND_OVER) {
+            state.hand_over();
+        }
     }
 }
 

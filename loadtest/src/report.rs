@@ -1,6 +1,5 @@
 //! Reports: a text table for people, JSON for programs, an exit code for scripts.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -105,21 +104,47 @@ fn masked(command_line: impl IntoIterator<Item = String>) -> Vec<String> {
     command_line.into_iter().map(mask).collect()
 }
 
-/// A part of a text report: a heading and lines of label and value.
+/// The lines of a text report.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    rows: Vec<(String, String)>,
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Debug)]
+enum Line {
+    Heading(String),
+    Row(String, String),
 }
 
 impl Table {
     /// Adds a heading.
     pub fn heading(&mut self, text: &str) {
-        self.rows.push((text.to_owned(), String::new()));
+        self.lines.push(Line::Heading(text.to_owned()));
     }
 
     /// Adds a line.
     pub fn row(&mut self, label: &str, value: impl ToString) {
-        self.rows.push((format!("  {label}"), value.to_string()));
+        self.lines.push(Line::Row(label.to_owned(), value.to_string()));
+    }
+}
+
+impl Table {
+    fn text(&self) -> String {
+        let labels = self.lines.iter().map(|line| match line {
+            Line::Heading(_) => 0,
+            Line::Row(label, _) => label.chars().count(),
+        });
+        let width = labels.max().unwrap_or(0) + 2;
+        let mut text = String::new();
+        for line in &self.lines {
+            let line = match line {
+                Line::Heading(heading) => heading.clone(),
+                Line::Row(label, value) => format!("  {label:width$}{value}"),
+            };
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
     }
 }
 
@@ -177,14 +202,7 @@ impl<M: Measured> Report<M> {
         table.heading("provenance");
         table.row("command", command_line.join(" "));
         table.row("version, kernel", format!("{version}, Linux {kernel}, {processors} processors, seed {seed}"));
-        let width = table.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0) + 2;
-        let mut text = format!("loadtest {}\n", self.command);
-        for (label, value) in &table.rows {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{}", format!("{label:width$}{value}").trim_end());
-        }
-        text.push_str(&self.verdict_text());
-        text
+        format!("loadtest {}\n{}{}", self.command, table.text(), self.verdict_text())
     }
 
     fn verdict_text(&self) -> String {

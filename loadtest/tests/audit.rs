@@ -140,6 +140,26 @@ fn a_closed_loop_publishes_over_a_client_connection() {
     assert_ne!(output.status.code(), Some(3), "{}", text(&output));
 }
 
+#[test]
+fn an_interrupted_run_still_reports_and_passes() {
+    let server = FaultyServer::start(&[]);
+    let arguments = ["run", "--url", &server.url, "--subscribers", "5", "--rate", "100", "--duration", "1h"];
+    let mut child = Command::new(LOADTEST)
+        .args([&arguments[..], &["--max-own-lag", "60s"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut progress = BufReader::new(child.stderr.take().expect("piped"));
+    progress.read_line(&mut String::new()).expect("a progress line after a second");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill is there").success());
+    std::io::copy(&mut progress, &mut std::io::sink()).expect("the rest is read");
+    let output = child.wait_with_output().expect("the run ends");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("interrupted"), "{}", text(&output));
+}
+
 struct FaultyServer {
     child: Child,
     url: String,

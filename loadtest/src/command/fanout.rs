@@ -136,7 +136,8 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let description = Fleet { streams: 1, ..fleet(&options.server, &options.run, seed, shape)? };
     let probe = options.server.probe()?;
     let target = options.server.publish_target(options.publish_via)?;
-    let lane = open_lanes(&target, &options.run, &description, 1)?.remove(0);
+    // A wrong key shows before the connections are opened.
+    drop(open_lanes(&target, &options.run, &description, 1)?);
     let reference = ReferenceServer::spawn()?;
     let silent = Fleet {
         endpoint: Endpoint::parse(reference.url(), "ws", "/")?,
@@ -144,24 +145,29 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
         ..description.clone()
     };
     let reference_probe = ProcessProbe::new(reference.pid())?;
-    let mut server = Side::start(description, Sender::Server(Box::new(lane)), probe, options, interrupt)?;
-    let mut floor = Side::start(silent, Sender::Reference(reference), Some(reference_probe), options, interrupt)?;
+    let pool = start_pool(&description, options, interrupt)?;
+    let floor_pool = start_pool(&silent, options, interrupt)?;
+    let lane = open_lanes(&target, &options.run, &description, 1)?.remove(0);
+    let mut server = Side { pool, fleet: description, sender: Sender::Server(Box::new(lane)), probe, sent: 0 };
+    let sender = Sender::Reference(reference);
+    let mut floor = Side { pool: floor_pool, fleet: silent, sender, probe: Some(reference_probe), sent: 0 };
 
     let warm_up = messages.min(10);
-    server.send(warm_up, options, interrupt)?;
-    floor.send(warm_up, options, interrupt)?;
+    server.send(warm_up, options, || Ok(()))?;
+    floor.send(warm_up, options, || server.keep_alive())?;
     let mut measured = Vec::new();
     for round in 0..rounds {
-        if interrupt.is_raised() && !measured.is_empty() {
+        if interrupt.is_raised() {
+            ensure!(!measured.is_empty(), "interrupted before the first round was measured");
             break;
         }
         // The order changes from round to round: neither side always comes after the other.
         let (server_cost, floor_cost) = if round % 2 == 0 {
-            let server_cost = server.send(messages, options, interrupt)?;
-            (server_cost, floor.send(messages, options, interrupt)?)
+            let server_cost = server.send(messages, options, || Ok(()))?;
+            (server_cost, floor.send(messages, options, || server.keep_alive())?)
         } else {
-            let floor_cost = floor.send(messages, options, interrupt)?;
-            (server.send(messages, options, interrupt)?, floor_cost)
+            let floor_cost = floor.send(messages, options, || server.keep_alive())?;
+            (server.send(messages, options, || Ok(()))?, floor_cost)
         };
         let round = Round {
             server_us: server_cost.process_us,
@@ -227,28 +233,35 @@ struct SideCost {
     generator_us: f64,
 }
 
+fn start_pool(fleet: &Fleet, options: &Options, interrupt: &Interrupt) -> anyhow::Result<Pool> {
+    let pool = Pool::start(fleet.clone())?;
+    let wanted = fleet.subscribers;
+    pool.wait_subscribed(options.run.setup_timeout, interrupt, |status| tell_subscribing(status, wanted))?;
+    Ok(pool)
+}
+
 impl Side {
-    fn start(
-        fleet: Fleet,
-        sender: Sender,
-        probe: Option<ProcessProbe>,
-        options: &Options,
-        interrupt: &Interrupt,
-    ) -> anyhow::Result<Self> {
-        let pool = Pool::start(fleet.clone())?;
-        let wanted = fleet.subscribers;
-        pool.wait_subscribed(options.run.setup_timeout, interrupt, |status| tell_subscribing(status, wanted))?;
-        Ok(Side { pool, fleet, sender, probe, sent: 0 })
+    /// The publishing connection answers pings while the other side has its turn.
+    fn keep_alive(&mut self) -> anyhow::Result<()> {
+        match &mut self.sender {
+            Sender::Server(lane) => lane.keep_alive(),
+            Sender::Reference(_) => Ok(()),
+        }
     }
 
-    /// Sends so many messages, each when everybody has the one before.
-    fn send(&mut self, messages: u32, options: &Options, interrupt: &Interrupt) -> anyhow::Result<SideCost> {
+    /// Sends so many messages, each when everybody has the one before; `meanwhile` is called between them.
+    fn send(
+        &mut self,
+        messages: u32,
+        options: &Options,
+        mut meanwhile: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<SideCost> {
         let own = ProcessProbe::own();
         let before = self.probe.as_ref().map(ProcessProbe::cpu).transpose()?;
         let own_before = own.cpu()?;
         let (mut payload, mut message, mut frame) = (Vec::new(), Vec::new(), Vec::new());
-        let mut sent = 0;
-        while sent < messages && !interrupt.is_raised() {
+        for _ in 0..messages {
+            meanwhile()?;
             payload.clear();
             let stamp = Stamp { channel: 0, stream: 0, seq: self.sent, due_ns: self.fleet.clock.now_ns() };
             self.fleet.format.write(stamp, &mut payload);
@@ -264,14 +277,13 @@ impl Side {
                 }
             }
             self.sent += 1;
-            sent += 1;
             if !self.pool.wait_delivered(self.sent * u64::from(self.fleet.subscribers), DELIVERY_TIMEOUT) {
                 // The audit will say what is missing; going on would only wait again and again.
                 let status = self.pool.status();
                 bail!("a message did not reach everybody within {DELIVERY_TIMEOUT:?}: {status:?}");
             }
         }
-        let deliveries = f64::from(sent.max(1)) * f64::from(self.fleet.subscribers);
+        let deliveries = f64::from(messages) * f64::from(self.fleet.subscribers);
         let process_us = match (&self.probe, &before) {
             (Some(probe), Some(before)) => Some(probe.cpu()?.since(before).as_secs_f64() * 1e6 / deliveries),
             _ => None,

@@ -149,13 +149,17 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let fleet = fleet(&options.server, &options.run, seed, shape)?;
     let probe = options.server.probe()?;
     let target = options.server.publish_target(options.publish_via)?;
-    let lanes = open_lanes(&target, &options.run, &fleet, publishers)?;
+    // A wrong key shows before thousands of connections are opened; the lanes themselves come after them, because a
+    // publishing connection that nobody drives meanwhile does not answer pings.
+    drop(open_lanes(&target, &options.run, &fleet, 1)?);
 
     let setting_up = Instant::now();
     let pool = Pool::start(fleet.clone())?;
     pool.wait_subscribed(options.run.setup_timeout, interrupt, |status| tell_subscribing(status, fleet.subscribers))?;
     let set_up = setting_up.elapsed();
+    let lanes = open_lanes(&target, &options.run, &fleet, publishers)?;
 
+    pool.begin_measuring();
     let measure = Measurement::begin(probe);
     let progress = Arc::new(PublishProgress::default());
     let start_ns = fleet.clock.now_ns() + nanoseconds(LEAD);
