@@ -18,7 +18,7 @@
 //! | [`fleet`], [`connect`], [`receive`] | subscribers: their description, their opening, the threads that hold them |
 //! | [`target`] | protocols without sockets: client protocol, HTTP API, gRPC API |
 //! | [`websocket`] | client side of WebSocket without a socket |
-//! | [`reference`], [`faulty`] | servers: the floor to compare with, and one that makes mistakes on request |
+//! | [`mod@reference`], [`faulty`] | servers: the floor to compare with, and one that makes mistakes on request |
 //! | [`process`], [`latency`], [`clock`] | measuring |
 //! | [`report`], [`interrupt`] | what people and scripts get, also after Ctrl-C |
 //!

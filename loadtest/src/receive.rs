@@ -1,7 +1,7 @@
 //! The receiving side: a few threads that hold all subscribers and check everything that arrives.
 //!
 //! Each thread is a current-thread runtime with one local task per connection. What a connection costs while idle is its
-//! task, its socket's registration and a [`Subscriber`] of some hundred bytes; there is no buffer per connection, all
+//! task, its socket's registration and a `Subscriber` of some hundred bytes; there is no buffer per connection, all
 //! read into the one of their thread. A message costs one `recv`, a look at the frame header and at the message, and
 //! one comparison with what it should be.
 
@@ -662,5 +662,85 @@ impl Checks {
         self.faults += 1;
         let (stream, seq) = place.unzip();
         self.findings.note(Fault { kind, subscriber: subscriber.index, channel, stream, seq });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::payload::{PayloadFormat, Stamp};
+    use crate::websocket::write_frame;
+
+    const STAMP: Stamp = Stamp { channel: 1, stream: 0, seq: 0, due_ns: 0 };
+
+    /// A thread whose one subscriber is live on channel 1 of three.
+    fn live_on_channel_1() -> ThreadState {
+        let mut fleet = crate::fleet::tests::fleet(2, 1, 3);
+        fleet.speech = Speech::Silence;
+        fleet.threads = 2;
+        let mut state = ThreadState::new(Arc::new(Shared::default()), Arc::new(fleet), 1);
+        assert_eq!(state.subscribers.len(), 1);
+        state.begin(0, &[]).expect("nothing to go wrong");
+        state
+    }
+
+    fn deliver(state: &mut ThreadState, channel: &str, format: &PayloadFormat, stamp: Stamp) {
+        let (mut payload, mut message, mut frame) = (Vec::new(), Vec::new(), Vec::new());
+        format.write(stamp, &mut payload);
+        centrifuge::write_publication(&mut message, state.fleet.encoding, channel, &payload);
+        write_frame(&mut frame, Kind::Text, &message, None);
+        state.buffer[..frame.len()].copy_from_slice(&frame);
+        state.handle(0, frame.len()).expect("the connection goes on");
+    }
+
+    #[test]
+    fn a_message_is_delivered_once_and_then_a_duplicate() {
+        let mut state = live_on_channel_1();
+        let format = state.fleet.format.clone();
+        deliver(&mut state, "t-1", &format, STAMP);
+        deliver(&mut state, "t-1", &format, STAMP);
+        assert_eq!(state.checks.findings.count(FaultKind::Duplicated), 1);
+        assert_eq!(state.shared.delivered.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_message_of_another_channel_is_misrouted_whatever_name_it_comes_under() {
+        let mut state = live_on_channel_1();
+        let format = state.fleet.format.clone();
+        deliver(&mut state, "t-2", &format, Stamp { channel: 2, ..STAMP });
+        deliver(&mut state, "t-1", &format, Stamp { channel: 2, ..STAMP });
+        deliver(&mut state, "stranger", &format, STAMP);
+        assert_eq!(state.checks.findings.count(FaultKind::Misrouted), 3);
+        assert_eq!(state.shared.delivered.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_message_of_another_run_is_no_fault() {
+        let mut state = live_on_channel_1();
+        deliver(&mut state, "t-1", &PayloadFormat::new(77, 128, 1), STAMP);
+        assert_eq!((state.checks.foreign, state.checks.findings.total()), (1, 0));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_is_altered_and_a_closed_connection_says_why() {
+        let mut state = live_on_channel_1();
+        let mut frame = Vec::new();
+        write_frame(&mut frame, Kind::Text, b"{\"push\":", None);
+        write_frame(&mut frame, Kind::Close, b"\x0b\xc0slow", None);
+        state.buffer[..frame.len()].copy_from_slice(&frame);
+        assert_eq!(state.handle(0, frame.len()), Err("closed by the server: 3008 slow".to_owned()));
+        assert_eq!(state.checks.findings.count(FaultKind::Altered), 1);
+    }
+
+    #[test]
+    fn an_idle_connection_holds_little_memory_of_its_own() {
+        let shared = Arc::new(Shared::default());
+        let fleet = Arc::new(crate::fleet::tests::fleet(1, 1, 1));
+        let state = Rc::new(RefCell::new(ThreadState::new(shared, fleet, 0)));
+        let task = size_of_val(&hold(state, 0));
+        let subscriber = size_of::<Subscriber>() + size_of::<StreamAudit>();
+        // The runtime adds about 128 bytes for the task and 256 for the socket's registration.
+        assert!(task + subscriber < 320, "task {task}, subscriber {subscriber}");
     }
 }
