@@ -1,9 +1,11 @@
 //! The commands, one file each, and the options they share.
 
+mod cost;
 pub mod fanout;
 pub mod idle;
 pub mod publish;
 pub mod run;
+mod timeline;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -9,6 +9,8 @@ use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 
+use super::cost::{GeneratorCost, Measurement, ServerCost};
+use super::timeline::{Second, Timeline};
 use super::{
     FULL_CORE, RunOptions, ServerOptions, Shape, fleet, open_lanes, parse_duration, readable_bytes, tell_subscribing,
 };
@@ -16,9 +18,8 @@ use crate::audit::{FaultKind, Findings};
 use crate::clock::nanoseconds;
 use crate::interrupt::Interrupt;
 use crate::latency::{LatencySummary, readable};
-use crate::process::{CpuReading, ProcessProbe};
 use crate::publish::{OpenLoop, PublishProgress, Published};
-use crate::receive::{Pool, Received};
+use crate::receive::Pool;
 use crate::report::{Measured, Table, Verdict};
 use crate::schedule::Schedule;
 use crate::target::lane::Via;
@@ -96,35 +97,6 @@ pub struct RunResult {
     generator: GeneratorCost,
     server: Option<ServerCost>,
     timeline: Vec<Second>,
-}
-
-/// What the generator itself needed.
-#[derive(Debug, Serialize)]
-struct GeneratorCost {
-    own_lag: LatencySummary,
-    loop_delay: LatencySummary,
-    cpu_seconds: f64,
-    cpu_us_per_message: f64,
-    busiest_thread_cores: f64,
-    resident_bytes: u64,
-}
-
-/// What the server needed meanwhile.
-#[derive(Debug, Serialize)]
-struct ServerCost {
-    cpu_seconds: f64,
-    cores: f64,
-    cpu_us_per_message: f64,
-    resident_bytes: u64,
-}
-
-/// One second of the timeline.
-#[derive(Debug, Serialize)]
-struct Second {
-    at_seconds: f64,
-    published: u64,
-    delivered: u64,
-    latency: LatencySummary,
 }
 
 /// Makes the run.
@@ -281,110 +253,6 @@ fn judge(result: &RunResult, options: &Options) -> Verdict {
         ));
     }
     verdict
-}
-
-/// Costs between two moments.
-struct Measurement {
-    own: CpuReading,
-    server: Option<(ProcessProbe, Option<CpuReading>)>,
-    began: Instant,
-}
-
-struct Cost {
-    own: Duration,
-    busiest: Duration,
-    server: Option<(Duration, u64)>,
-    wall: Duration,
-}
-
-impl Measurement {
-    fn begin(probe: Option<ProcessProbe>) -> Self {
-        let own = ProcessProbe::own().cpu().expect("a process can read itself");
-        Measurement { own, server: probe.map(|probe| (probe, probe.cpu().ok())), began: Instant::now() }
-    }
-
-    fn end(self) -> Cost {
-        let wall = self.began.elapsed();
-        let own = ProcessProbe::own().cpu().expect("a process can read itself");
-        let server = self.server.and_then(|(probe, before)| {
-            let spent = probe.cpu().ok()?.since(&before?);
-            Some((spent, probe.memory().ok()?.resident_bytes))
-        });
-        Cost { own: own.since(&self.own), busiest: own.busiest_thread_since(&self.own), server, wall }
-    }
-}
-
-impl Cost {
-    fn generator(&self, messages: u64, published: &Published, received: &Received) -> GeneratorCost {
-        // The publisher's thread has ended: its time is in the process's ticks at best, so it is added from its own word.
-        let cpu = self.own + published.cpu;
-        let publisher = published.cpu.as_secs_f64() / published.wall.as_secs_f64().max(1e-9);
-        GeneratorCost {
-            own_lag: published.own_lag.summary(),
-            loop_delay: received.loop_delay.summary(),
-            cpu_seconds: cpu.as_secs_f64(),
-            cpu_us_per_message: per_message_us(cpu, messages),
-            busiest_thread_cores: publisher.max(self.busiest.as_secs_f64() / self.wall.as_secs_f64().max(1e-9)),
-            resident_bytes: ProcessProbe::own().memory().map_or(0, |memory| memory.resident_bytes),
-        }
-    }
-
-    fn server(&self, messages: u64) -> Option<ServerCost> {
-        self.server.map(|(cpu, resident_bytes)| ServerCost {
-            cpu_seconds: cpu.as_secs_f64(),
-            cores: cpu.as_secs_f64() / self.wall.as_secs_f64().max(1e-9),
-            cpu_us_per_message: per_message_us(cpu, messages),
-            resident_bytes,
-        })
-    }
-}
-
-fn per_message_us(cpu: Duration, messages: u64) -> f64 {
-    cpu.as_secs_f64() * 1e6 / messages.max(1) as f64
-}
-
-/// Progress lines, once a second, and what they said.
-struct Timeline {
-    started: Instant,
-    next: Duration,
-    before: (u64, u64),
-    seconds: Vec<Second>,
-}
-
-impl Timeline {
-    fn new(started: Instant) -> Self {
-        Timeline { started, next: Duration::from_secs(1), before: (0, 0), seconds: Vec::new() }
-    }
-
-    fn tick(&mut self, pool: &Pool, progress: &PublishProgress, last: bool) {
-        let elapsed = self.started.elapsed();
-        if elapsed < self.next && !last {
-            return;
-        }
-        self.next = elapsed.max(self.next) + Duration::from_secs(1);
-        let status = pool.status();
-        let published = progress.sent.load(Ordering::Relaxed);
-        let second = Second {
-            at_seconds: elapsed.as_secs_f64(),
-            published: published - self.before.0,
-            delivered: status.delivered - self.before.1,
-            latency: pool.take_interval().summary(),
-        };
-        let Second { latency: LatencySummary { p50_ns, p99_ns, max_ns, .. }, .. } = &second;
-        eprintln!(
-            "{:6.1} s  published {:>8}  delivered {:>9}  p50 {:>8}  p99 {:>8}  max {:>8}  faults {}  ended {}",
-            second.at_seconds,
-            second.published,
-            second.delivered,
-            readable(*p50_ns),
-            readable(*p99_ns),
-            readable(*max_ns),
-            status.faults,
-            status.ended
-        );
-        self.before = (published, status.delivered);
-        self.seconds.push(second);
-    }
 }
 
 impl Measured for RunResult {

@@ -5,6 +5,7 @@
 
 pub mod centrifuge;
 pub mod grpc;
+mod header_block;
 pub mod http;
 pub mod lane;
 
