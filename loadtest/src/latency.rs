@@ -1,0 +1,134 @@
+//! Latency histograms: nanoseconds in, a summary out.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// A histogram of durations from 1 µs to 1 hour at three significant digits; what is outside counts at the edge.
+#[derive(Clone, Debug)]
+pub struct LatencyHistogram {
+    values: Histogram<u64>,
+}
+
+/// What reports say of a histogram. All values in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct LatencySummary {
+    /// Number of values.
+    pub count: u64,
+    /// Arithmetic mean.
+    pub mean_ns: f64,
+    /// Smallest value.
+    pub min_ns: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 90 of 100 are not above.
+    pub p90_ns: u64,
+    /// 99 of 100 are not above.
+    pub p99_ns: u64,
+    /// 999 of 1,000 are not above.
+    pub p999_ns: u64,
+    /// 9,999 of 10,000 are not above.
+    pub p9999_ns: u64,
+    /// Largest value.
+    pub max_ns: u64,
+}
+
+impl LatencyHistogram {
+    /// An empty histogram.
+    pub fn new() -> Self {
+        let values = Histogram::new_with_bounds(1_000, 3_600_000_000_000, 3).expect("the bounds are sound");
+        LatencyHistogram { values }
+    }
+
+    /// Counts one duration.
+    pub fn record(&mut self, nanoseconds: u64) {
+        self.values.saturating_record(nanoseconds);
+    }
+
+    /// Adds all values of another histogram, without loss.
+    pub fn merge(&mut self, other: &LatencyHistogram) {
+        self.values.add(&other.values).expect("all histograms have the same bounds");
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> u64 {
+        self.values.len()
+    }
+
+    /// Forgets all values and keeps the memory.
+    pub fn clear(&mut self) {
+        self.values.clear();
+    }
+
+    /// The figures for reports.
+    pub fn summary(&self) -> LatencySummary {
+        if self.values.is_empty() {
+            return LatencySummary::default();
+        }
+        let at = |quantile| self.values.value_at_quantile(quantile);
+        LatencySummary {
+            count: self.values.len(),
+            mean_ns: self.values.mean(),
+            min_ns: self.values.min(),
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            p9999_ns: at(0.9999),
+            max_ns: self.values.max(),
+        }
+    }
+}
+
+impl Default for LatencyHistogram {
+    fn default() -> Self {
+        LatencyHistogram::new()
+    }
+}
+
+impl fmt::Display for LatencySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return write!(f, "no values");
+        }
+        let [p50, p90, p99, p999, p9999, max] =
+            [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns, self.max_ns].map(readable);
+        write!(f, "p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  p99.99 {p9999}  max {max}")
+    }
+}
+
+/// A duration in nanoseconds with three digits and a unit.
+pub fn readable(nanoseconds: u64) -> String {
+    let duration = Duration::from_nanos(nanoseconds);
+    match nanoseconds {
+        0..1_000_000 => format!("{:.0} µs", duration.as_secs_f64() * 1e6),
+        1_000_000..10_000_000 => format!("{:.2} ms", duration.as_secs_f64() * 1e3),
+        10_000_000..1_000_000_000 => format!("{:.0} ms", duration.as_secs_f64() * 1e3),
+        _ => format!("{:.2} s", duration.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_histograms_say_the_same_as_one() {
+        let (mut one, mut two, mut all) = (LatencyHistogram::new(), LatencyHistogram::new(), LatencyHistogram::new());
+        for value in 1..=1_000u64 {
+            if value % 3 == 0 { &mut one } else { &mut two }.record(value * 1_000_000);
+            all.record(value * 1_000_000);
+        }
+        one.merge(&two);
+        assert_eq!(one.summary(), all.summary());
+        let p99 = all.summary().p99_ns;
+        assert!((989_000_000..992_000_000).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn an_empty_histogram_says_so() {
+        assert_eq!(LatencyHistogram::new().summary().to_string(), "no values");
+    }
+}
