@@ -187,7 +187,7 @@ impl Unsubscribed {
 /// | 107, 108 | 400 | InvalidArgument |
 /// | 111 | 503 | ResourceExhausted |
 /// | 112 | 416 | OutOfRange |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ApiError {
     /// A failure of ours or of the broker; the log has the cause.
     Internal,

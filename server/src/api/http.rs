@@ -67,6 +67,11 @@ impl HttpFace {
         }
     }
 
+    /// Path that all methods are under, without a slash at its end.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Whether requests for this path are for this face, and not for another part of the listener.
     pub fn serves(&self, path: &str) -> bool {
         self.route(path).is_some()

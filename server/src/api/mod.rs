@@ -146,7 +146,7 @@ impl Meter for Unmetered {
 }
 
 /// How a command failed, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
     /// The operation answered this error.
     Api(ApiError),

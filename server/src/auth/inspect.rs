@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 
 use super::{Authenticator, ConnectRefusal, TokenRefusal, UnixSeconds, token::Parts, verifier::Verifier};
 
@@ -23,6 +24,12 @@ pub struct Inspection {
     pub remarks: Vec<String>,
 }
 
+/// The claim that makes a token one to subscribe with.
+#[derive(Default, Deserialize)]
+struct ChannelClaim {
+    channel: Option<Box<RawValue>>,
+}
+
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
@@ -41,8 +48,9 @@ impl Authenticator {
             Err(why) => return Inspection::of_no_token(self.connection.section, why),
         };
         let claims: Value = serde_json::from_str(&parts.claims).unwrap_or_default();
-        let kind = match claims.get("channel") {
-            Some(channel) if !channel.is_null() && channel != "" => TokenKind::Subscription,
+        // Read by itself: the checks do not look into claims that they do not use, so neither may the kind depend on them.
+        let kind = match serde_json::from_str::<ChannelClaim>(&parts.claims).unwrap_or_default().channel.as_deref() {
+            Some(channel) if !matches!(channel.get(), "null" | "\"\"") => TokenKind::Subscription,
             Some(_) | None => TokenKind::Connection,
         };
         let verifier = match kind {

@@ -1,5 +1,6 @@
 //! Moving publications between nodes, and what is moved.
 
+pub mod memory;
 pub mod redis;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};

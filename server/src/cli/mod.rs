@@ -12,6 +12,7 @@
 mod config;
 mod dev;
 mod flags;
+mod logging;
 mod serve;
 mod token;
 

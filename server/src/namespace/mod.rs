@@ -163,6 +163,11 @@ impl<'a> Rules<'a> {
         Some(HistoryOptions { size: options.history_size?, ttl: options.history_ttl?, meta_ttl })
     }
 
+    /// Format that publication data must have: the namespace's own, or that of all channels; `None` for any bytes but none.
+    pub fn data_format(&self) -> Option<DataFormat> {
+        self.namespace.data_format
+    }
+
     /// Whether presence is kept; where not, code 108 for whoever asks for it.
     pub fn presence(&self) -> bool {
         self.options().presence

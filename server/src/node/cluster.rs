@@ -54,6 +54,11 @@ impl Cluster {
         self.control.send(To::All, control::encode(own, message))
     }
 
+    /// Number of other nodes.
+    pub(super) fn size(&self) -> usize {
+        self.registry.lock().infos().count()
+    }
+
     /// What the other nodes told last.
     pub(super) fn infos(&self) -> Vec<super::NodeInfo> {
         self.registry.lock().infos().cloned().collect()

@@ -126,6 +126,11 @@ impl Node {
         Self { cluster: Some(Cluster::new(control)), ..self }
     }
 
+    /// Number of nodes of the cluster that this one knows, itself included.
+    pub fn known_nodes(&self) -> usize {
+        1 + self.cluster.as_ref().map_or(0, Cluster::size)
+    }
+
     /// Id of this process.
     pub fn id(&self) -> &NodeId {
         &self.id

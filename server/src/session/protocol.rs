@@ -11,6 +11,7 @@ use crate::{
     broker::{ClientInfo, Publication, StreamPosition},
     error::{ClientError, Disconnect, Unsubscribed},
     names::ChannelName,
+    wire::websocket::Kind,
 };
 
 /// Encoding of a connection, chosen when it is opened.
@@ -20,6 +21,16 @@ pub enum Protocol {
     Json,
     /// Binary frames of length-delimited Protobuf messages.
     Protobuf,
+}
+
+impl Protocol {
+    /// Type of the WebSocket messages that carry it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Json => Kind::Text,
+            Self::Protobuf => Kind::Binary,
+        }
+    }
 }
 
 /// One command of a client.

@@ -27,6 +27,13 @@ pub struct Params {
     window_bits: u8,
 }
 
+/// The largest window: what nearly every client agrees to.
+impl Default for Params {
+    fn default() -> Self {
+        Self { window_bits: LARGEST_WINDOW }
+    }
+}
+
 /// Order of the parameters: that of the reference server.
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,15 +41,9 @@ pub(super) struct FakeNode {
     told: Mutex<Vec<Told>>,
     failures: Mutex<Vec<(Face, Method, Failure)>>,
     commands: Mutex<Vec<(Face, Method)>>,
-    deaf: bool,
 }
 
 impl FakeNode {
-    /// Writes nothing down, for measurements.
-    pub(super) fn deaf() -> Self {
-        Self { deaf: true, ..Self::default() }
-    }
-
     /// What reached the node since the last look.
     pub(super) fn told(&self) -> Vec<Told> {
         std::mem::take(&mut *self.told.lock())
@@ -78,9 +72,7 @@ impl FakeNode {
     }
 
     fn note(&self, told: impl FnOnce() -> Told) {
-        if !self.deaf {
-            self.told.lock().push(told());
-        }
+        self.told.lock().push(told());
     }
 }
 
@@ -148,9 +140,7 @@ impl Local for FakeNode {
 
 impl Meter for FakeNode {
     fn command(&self, face: Face, method: Method, _: Duration) {
-        if !self.deaf {
-            self.commands.lock().push((face, method));
-        }
+        self.commands.lock().push((face, method));
     }
 
     fn failure(&self, face: Face, method: Method, failure: Failure) {
