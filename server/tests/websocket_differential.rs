@@ -4,7 +4,8 @@
 //! strict rules, which are those of RFC 6455. A failure prints the frames and the cuts; proptest writes its seed down.
 //!
 //! Where a frame is wrong in two ways, the one that is found first gives the code. tungstenite looks at the length of a
-//! frame before the rest of its header and at the reason of a Close frame before its code, we do it the other way round.
+//! frame before the rest of its header and at the reason of a Close frame before its code, we do it the other way
+//! round.
 
 use std::{
     collections::VecDeque,
@@ -234,7 +235,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn reads_what_tungstenite_reads(frames in frames(), cuts in proptest::collection::vec(any::<usize>(), 0..12)) {
+    fn reads_what_tungstenite_reads(
+        frames in frames(),
+        cuts in proptest::collection::vec(any::<usize>(), 0..12),
+    ) {
         let bytes: Vec<u8> = frames.iter().flat_map(Sent::bytes).collect();
         let pieces = cut(&bytes, cuts);
         let (mut ours, mut theirs) = (ours(&pieces), theirs(&pieces));
@@ -253,7 +257,10 @@ proptest! {
     }
 
     #[test]
-    fn where_the_bytes_are_cut_does_not_matter(frames in frames(), cuts in proptest::collection::vec(any::<usize>(), 0..12)) {
+    fn where_the_bytes_are_cut_does_not_matter(
+        frames in frames(),
+        cuts in proptest::collection::vec(any::<usize>(), 0..12),
+    ) {
         let bytes: Vec<u8> = frames.iter().flat_map(Sent::bytes).collect();
         prop_assert_eq!(ours(&cut(&bytes, cuts)), ours(&[bytes]));
     }

@@ -1,7 +1,7 @@
 //! permessage-deflate without context takeover, RFC 7692.
 //!
-//! Without context takeover every message is compressed for itself. Therefore no connection holds a window (a compressor
-//! takes 380 KB, a decompressor 48 KB): one [`Deflater`] and one [`Inflater`] serve all connections of a worker, and a
+//! Without context takeover every message is compressed for itself. So no connection holds a window (a compressor takes
+//! 380 KB, a decompressor 48 KB): one [`Deflater`] and one [`Inflater`] serve all connections of a worker, and a
 //! message is compressed once for all subscribers whose [`Params`] are equal.
 
 use std::fmt;
@@ -141,8 +141,8 @@ impl Inflater {
     /// Appends the inflated message to `out`, at most `limit` bytes.
     ///
     /// Fails with [`Violation::TOO_LARGE`] beyond the limit, having written little more than it, and with
-    /// [`Violation::NOT_DEFLATED`]. What a failure left in `out` has no meaning. Client protocol: the limit is ten times
-    /// the limit of messages.
+    /// [`Violation::NOT_DEFLATED`]. What a failure left in `out` has no meaning. Client protocol: the limit is ten
+    /// times the limit of messages.
     pub fn inflate(&mut self, message: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Violation> {
         let decompressor = self.decompressor.get_or_insert_with(|| Decompress::new(false));
         decompressor.reset(false);

@@ -65,9 +65,9 @@ impl Refusal {
 /// `compression` says whether permessage-deflate may be agreed upon. `origin_allowed` is asked with the origin in lower
 /// case, if the request has one: only pages in browsers have. It is asked last.
 ///
-/// Client protocol: Protobuf is chosen by the subprotocol `centrifuge-protobuf` or by the query `cf_protocol=protobuf` or
-/// `format=protobuf`, JSON otherwise; of several known subprotocols the client's first is answered, an unknown one is not
-/// answered and no failure.
+/// Client protocol: Protobuf is chosen by the subprotocol `centrifuge-protobuf` or by the query `cf_protocol=protobuf`
+/// or `format=protobuf`, JSON otherwise; of several known subprotocols the client's first is answered, an unknown one is
+/// not answered and no failure.
 pub fn upgrade<B>(
     request: &Request<B>,
     compression: bool,

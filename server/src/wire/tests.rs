@@ -964,7 +964,9 @@ proptest! {
     }
 
     #[test]
-    fn a_json_payload_is_embedded_exactly_when_it_is_json_on_one_line(data in "[\\[\\]{}\",:0-9a \\\\tru\n\u{e9}]{1,12}") {
+    fn a_json_payload_is_embedded_exactly_when_it_is_json_on_one_line(
+        data in "[\\[\\]{}\",:0-9a \\\\tru\n\u{e9}]{1,12}",
+    ) {
         let joined = data.replace('\n', "");
         let valid = serde_json::from_str::<serde_json::Value>(&joined).is_ok();
         let mut out = Vec::new();

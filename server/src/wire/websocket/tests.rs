@@ -1,4 +1,5 @@
-//! What the reader makes of frames; how it compares with another implementation is in `tests/websocket_differential.rs`.
+//! What the reader makes of frames; how it compares with another implementation is in
+//! `tests/websocket_differential.rs`.
 
 use super::*;
 

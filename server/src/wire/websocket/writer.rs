@@ -55,7 +55,8 @@ pub fn close_frame(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
     control(Control::Close, &body, out);
 }
 
-/// A data frame whose payload is being written to the end of a vector. Its header is filled in when the length is known.
+/// A data frame whose payload is being written to the end of a vector. Its header is filled in when the length is
+/// known.
 ///
 /// Several frames can follow each other in one vector; nothing is left between them.
 #[derive(Debug)]
