@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod names;
 pub mod namespace;
 pub mod node;
+pub mod presence;
 pub mod session;
 pub mod settings;
 pub mod wire;

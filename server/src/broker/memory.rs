@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 
-use super::{Broker, BrokerError, BrokerEvents, Publication, PublishOptions, StreamPosition};
+use super::{
+    Broker, BrokerError, BrokerEvents, ClientInfo, History, HistoryOptions, HistoryQuery, Publication, PublishOptions,
+    Published, StreamPosition,
+};
 use crate::names::ChannelName;
 
 /// Broker without a network. All its futures are ready at once.
@@ -31,8 +34,30 @@ impl Broker for MemoryBroker {
         channel: &ChannelName,
         publication: Publication,
         _options: PublishOptions,
-    ) -> BoxFuture<'static, Result<Option<StreamPosition>, BrokerError>> {
-        future::ready(self.events.publication(channel, publication).map(|()| None)).boxed()
+    ) -> BoxFuture<'static, Result<Published, BrokerError>> {
+        future::ready(self.events.publication(channel, publication, None).map(|()| Published::default())).boxed()
+    }
+
+    fn join(&self, channel: &ChannelName, info: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        future::ready(self.events.joined(channel, info)).boxed()
+    }
+
+    fn leave(&self, channel: &ChannelName, info: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        future::ready(self.events.left(channel, info)).boxed()
+    }
+
+    fn history(
+        &self,
+        _channel: &ChannelName,
+        _query: HistoryQuery,
+        _options: HistoryOptions,
+    ) -> BoxFuture<'static, Result<History, BrokerError>> {
+        let top = StreamPosition { epoch: "none".into(), offset: 0 };
+        future::ready(Ok(History { publications: Vec::new(), top })).boxed()
+    }
+
+    fn remove_history(&self, _channel: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        future::ready(Ok(())).boxed()
     }
 
     fn status(&self) -> Result<(), String> {

@@ -10,12 +10,13 @@ mod mask;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use dashmap::{DashMap, mapref::entry::Entry};
 
 pub use self::encoded::{Encoded, Variant};
 use self::mask::WorkerMask;
 use crate::{
-    broker::{BrokerError, BrokerEvents, Publication},
+    broker::{BrokerError, BrokerEvents, ClientInfo, Publication},
     names::ChannelName,
     session::protocol::Protocol,
     worker::inbox::{Inbox, Message},
@@ -143,9 +144,24 @@ impl ChannelTable {
 }
 
 impl BrokerEvents for ChannelTable {
-    fn publication(&self, channel: &ChannelName, publication: Publication) -> Result<(), BrokerError> {
+    fn publication(
+        &self,
+        channel: &ChannelName,
+        publication: Publication,
+        _previous: Option<Bytes>,
+    ) -> Result<(), BrokerError> {
         self.deliver(channel, publication)
     }
+
+    fn joined(&self, _channel: &ChannelName, _info: ClientInfo) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn left(&self, _channel: &ChannelName, _info: ClientInfo) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn interrupted(&self, _channels: &[ChannelName]) {}
 
     fn wanted(&self, channel: &ChannelName) -> bool {
         self.contains(channel)

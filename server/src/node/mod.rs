@@ -26,7 +26,7 @@ use self::{
     glob::Glob,
 };
 use crate::{
-    broker::{Broker, BrokerError, Publication, PublishOptions, StreamPosition},
+    broker::{Broker, BrokerError, Publication, PublishOptions, Published},
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId, UserId},
 };
@@ -147,7 +147,7 @@ impl Node {
         channel: &ChannelName,
         publication: Publication,
         options: PublishOptions,
-    ) -> Result<Option<StreamPosition>, BrokerError> {
+    ) -> Result<Published, BrokerError> {
         self.broker.publish(channel, publication, options).await
     }
 
