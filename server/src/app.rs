@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, OnceLock, Weak},
     thread::JoinHandle,
 };
 
@@ -24,6 +24,7 @@ use crate::{
     },
     channels::ChannelTable,
     clock::Clock,
+    error::Disconnect,
     config::{Config, EngineKind, TlsOptions},
     listen::{
         Listener, Service, bind,
@@ -127,6 +128,24 @@ impl Running {
                 (Arc::new(broker), Some(control))
             }
         };
+        let (presence, presence_expires): (Arc<dyn Presence>, _) = match config.engine.kind {
+            EngineKind::Memory => (Arc::new(MemoryPresence::default()), false),
+            EngineKind::Redis => (Arc::new(MemoryPresence::default()), false),
+        };
+        // The node knows the workers, and this is the one thing that workers want of the node.
+        let late_node: Arc<OnceLock<Weak<Node>>> = Arc::default();
+        let displace = {
+            let (late_node, services) = (late_node.clone(), Handle::current());
+            Box::new(move |target: Target, keep: String| {
+                if let Some(node) = late_node.get().and_then(Weak::upgrade) {
+                    services.spawn(async move {
+                        if let Err(error) = node.disconnect(&target, &Disconnect::CONNECTION_LIMIT, &[keep]).await {
+                            warn!(%error, user = %target.user, "other nodes were not told to end a user's other connections");
+                        }
+                    });
+                }
+            })
+        };
         let shared = Arc::new(Shared {
             clock,
             inboxes,
@@ -134,6 +153,9 @@ impl Running {
             table: table.clone(),
             users: users.clone(),
             broker: broker.clone(),
+            presence: presence.clone(),
+            presence_expires,
+            displace,
             services: Handle::current(),
         });
         let (workers, threads) = Workers::start(shared, &settings)?;
@@ -149,6 +171,8 @@ impl Running {
                 node
             }
         };
+        // Nobody else sets it.
+        let _ = late_node.set(Arc::downgrade(&node));
         let admission = Arc::new(Admission::new(&config.client, clock)?);
         let nodes = node.clone();
         let nodes = Box::new(move || nodes.known_nodes());

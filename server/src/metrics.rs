@@ -87,6 +87,9 @@ impl CommandKind {
             Input::Answer(_, Answer::Entered(_)) => Some(Self::Connect),
             Input::Answer(_, Answer::Joined(_)) => Some(Self::Subscribe),
             Input::Answer(_, Answer::Published { .. }) => Some(Self::Publish),
+            Input::Answer(_, Answer::History { .. }) => Some(Self::History),
+            Input::Answer(_, Answer::Presence(_)) => Some(Self::Presence),
+            Input::Answer(_, Answer::PresenceStats(_)) => Some(Self::PresenceStats),
             Input::Malformed | Input::FramePong | Input::Deadline | Input::Disconnect(_) | Input::Unsubscribe(..) => {
                 None
             }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     auth::{Authenticator, ConfigProblem},
     config::Config,
+    names::UserId,
     namespace::Namespaces,
 };
 
@@ -36,6 +37,18 @@ pub struct Settings {
     pub concurrency: u32,
     /// `client.connect_include_server_time`.
     pub include_server_time: bool,
+    /// `client.history_max_publication_limit`; `None` for no limit.
+    pub history_limit: Option<u32>,
+    /// `client.recovery_max_publication_limit`; `None` for no limit.
+    pub recovery_limit: Option<u32>,
+    /// `client.presence_update_interval`.
+    pub presence_update_interval: Duration,
+    /// `client.channel_position_check_delay`.
+    pub position_check_delay: Duration,
+    /// `client.subscribe_to_user_personal_channel`: what stands before `#` in the channel; `None` when it is off.
+    personal_channel: Option<String>,
+    /// Whether a new connection of a user ends the others.
+    pub single_connection: bool,
     /// `websocket.message_size_limit`, in bytes.
     pub message_size_limit: usize,
     /// `websocket.decompressed_message_size_limit`, in bytes.
@@ -51,6 +64,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The channel that is the user's own: `#42`, or `ns:#42`. `None` when there are none, and for anonymous users.
+    pub fn personal_channel(&self, user: &UserId) -> Option<String> {
+        let prefix = self.personal_channel.as_ref().filter(|_| !user.is_anonymous())?;
+        Some(format!("{prefix}{user}"))
+    }
+
     /// Compiles the configuration.
     ///
     /// # Errors
@@ -59,6 +78,7 @@ impl Settings {
     pub fn new(config: &Config, version: &'static str) -> Result<Self, ConfigProblem> {
         let client = &config.client;
         let websocket = &config.websocket;
+        let personal = &client.subscribe_to_user_personal_channel;
         Ok(Self {
             version,
             namespaces: Arc::new(Namespaces::new(&config.channel, client)?),
@@ -73,6 +93,16 @@ impl Settings {
             user_connection_limit: client.user_connection_limit,
             concurrency: client.concurrency.unwrap_or(1).max(1),
             include_server_time: client.connect_include_server_time,
+            history_limit: client.history_max_publication_limit,
+            recovery_limit: client.recovery_max_publication_limit,
+            presence_update_interval: client.presence_update_interval,
+            position_check_delay: client.channel_position_check_delay,
+            personal_channel: personal.enabled.then(|| {
+                let boundary = &config.channel.namespace_boundary;
+                let namespace = personal.personal_channel_namespace.as_ref();
+                namespace.map(|name| format!("{name}{boundary}")).unwrap_or_default() + &config.channel.user_boundary
+            }),
+            single_connection: personal.enabled && personal.single_connection,
             message_size_limit: websocket.message_size_limit,
             inflated_size_limit: websocket
                 .decompressed_message_size_limit

@@ -1,13 +1,14 @@
-//! A publication and its shared frames: encoded once per wire variant, whoever needs it first.
+//! What is delivered to the subscribers of a channel, and its shared frames: encoded once per wire variant, whoever needs it
+//! first.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 
 use crate::{
-    broker::Publication,
+    broker::{ClientInfo, Publication, StreamPosition},
     names::ChannelName,
-    session::protocol::Protocol,
+    session::protocol::{Protocol, Push},
     wire::{
         self,
         deflate::{Deflater, Params},
@@ -15,7 +16,7 @@ use crate::{
     },
 };
 
-/// Which of the frames of a publication a connection takes.
+/// Which of the frames a connection takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
     /// Encoding of the push.
@@ -25,77 +26,149 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// All variants; a variant's place here is its [`index`](Self::index).
-    pub const ALL: [Self; 4] = [
-        Self { protocol: Protocol::Json, deflate: false },
-        Self { protocol: Protocol::Protobuf, deflate: false },
-        Self { protocol: Protocol::Json, deflate: true },
-        Self { protocol: Protocol::Protobuf, deflate: true },
-    ];
+    const COUNT: usize = 4;
 
-    /// Place in [`Self::ALL`].
-    pub fn index(self) -> usize {
+    fn index(self) -> usize {
         usize::from(self.protocol == Protocol::Protobuf) + 2 * usize::from(self.deflate)
     }
 }
 
-/// A publication on its way to the subscribers of this node.
+/// How a publication is shown to a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// As it is.
+    Plain,
+    /// Whole, in the form that a delta subscription asks for.
+    Whole,
+    /// As a difference to the one before, where there is one and it is shorter; else whole.
+    Patch,
+}
+
+/// A push on its way to the subscribers of a channel of this node.
 ///
 /// A frame is one allocation of WebSocket header and push, shared by all subscribers of its variant. Plain variants that have
-/// subscribers are encoded under the channel's lock; one that gets its first subscriber afterwards, and the compressed
-/// ones, are encoded by the first worker that needs them.
+/// subscribers are encoded under the channel's lock; one that gets its first subscriber afterwards, the compressed ones, and
+/// differences are encoded by the first worker that needs them.
 pub struct Encoded {
     channel: ChannelName,
-    publication: Publication,
-    frames: [OnceLock<Option<Bytes>>; 4],
+    content: Content,
+    plain: [OnceLock<Option<Bytes>>; Variant::COUNT],
+    /// Frames of delta subscriptions, whole and patches; made only where there are such.
+    delta: OnceLock<Box<[[OnceLock<Option<Bytes>>; Variant::COUNT]; 2]>>,
+}
+
+enum Content {
+    Publication(Publication, Option<Bytes>),
+    Join(ClientInfo),
+    Leave(ClientInfo),
+}
+
+/// What a worker encodes with.
+pub struct Tools {
+    /// Compressor.
+    pub deflater: Deflater,
+    /// Messages shorter than this are not compressed, in bytes.
+    pub deflate_min_size: usize,
 }
 
 impl Encoded {
-    pub(crate) fn new(channel: ChannelName, publication: Publication) -> Self {
-        Self { channel, publication, frames: Default::default() }
+    /// A publication, and the payload before it in its stream, if nodes were given that to make differences.
+    pub fn publication(channel: ChannelName, publication: Publication, previous: Option<Bytes>) -> Self {
+        Self::new(channel, Content::Publication(publication, previous))
     }
 
-    /// Where it was published.
+    /// Somebody joined.
+    pub fn join(channel: ChannelName, info: ClientInfo) -> Self {
+        Self::new(channel, Content::Join(info))
+    }
+
+    /// Somebody left.
+    pub fn leave(channel: ChannelName, info: ClientInfo) -> Self {
+        Self::new(channel, Content::Leave(info))
+    }
+
+    fn new(channel: ChannelName, content: Content) -> Self {
+        Self { channel, content, plain: Default::default(), delta: OnceLock::new() }
+    }
+
+    /// Where it happened.
     pub fn channel(&self) -> &ChannelName {
         &self.channel
+    }
+
+    /// Place in the stream; `None` without history, and for joins and leaves.
+    pub fn position(&self) -> Option<&StreamPosition> {
+        match &self.content {
+            Content::Publication(publication, _) => publication.position.as_ref(),
+            Content::Join(_) | Content::Leave(_) => None,
+        }
+    }
+
+    /// Whether it is a join or a leave, which only some subscribers are told.
+    pub fn is_presence(&self) -> bool {
+        match &self.content {
+            Content::Publication(..) => false,
+            Content::Join(_) | Content::Leave(_) => true,
+        }
     }
 
     /// The plain frame for one protocol; `None` when the payload cannot travel in it, that is, when it is not JSON.
     pub fn plain(&self, protocol: Protocol) -> Option<&Bytes> {
         let variant = Variant { protocol, deflate: false };
-        let frame = self.frames[variant.index()].get_or_init(|| {
-            let push = self.push(protocol)?;
+        let frame = self.plain[variant.index()].get_or_init(|| {
+            let push = self.push(protocol, Shape::Plain)?;
             Some(websocket::shared_frame(protocol.kind(), &push))
         });
         frame.as_ref()
     }
 
-    /// The frame for one variant; compressed with the worker's own `deflater` where that is negotiated and the push has
-    /// at least `min_size` bytes.
-    pub fn frame(&self, variant: Variant, deflater: &mut Deflater, min_size: usize) -> Option<&Bytes> {
-        if !variant.deflate {
-            return self.plain(variant.protocol);
-        }
-        let frame = self.frames[variant.index()].get_or_init(|| {
-            let push = self.push(variant.protocol)?;
-            if push.len() < min_size {
-                return self.plain(variant.protocol).cloned();
+    /// The frame for one variant and shape; `None` when the payload cannot travel in it.
+    pub fn frame(&self, variant: Variant, shape: Shape, tools: &mut Tools) -> Option<&Bytes> {
+        let slot = match shape {
+            _ if self.is_presence() => &self.plain[variant.index()],
+            Shape::Plain => &self.plain[variant.index()],
+            Shape::Whole => &self.delta.get_or_init(Box::default)[0][variant.index()],
+            Shape::Patch => &self.delta.get_or_init(Box::default)[1][variant.index()],
+        };
+        let frame = slot.get_or_init(|| {
+            let push = self.push(variant.protocol, shape)?;
+            if !variant.deflate || push.len() < tools.deflate_min_size {
+                return Some(websocket::shared_frame(variant.protocol.kind(), &push));
             }
             let mut deflated = Vec::new();
-            deflater.deflate(Params::default(), &push, &mut deflated);
+            tools.deflater.deflate(Params::default(), &push, &mut deflated);
             Some(websocket::shared_deflated_frame(variant.protocol.kind(), &deflated))
         });
         frame.as_ref()
     }
 
-    fn push(&self, protocol: Protocol) -> Option<Vec<u8>> {
+    fn push(&self, protocol: Protocol, _shape: Shape) -> Option<Vec<u8>> {
         let mut push = Vec::with_capacity(self.size());
-        wire::publication_push(protocol, &self.channel, &self.publication, &mut push).ok()?;
+        match &self.content {
+            Content::Publication(publication, _) => {
+                wire::publication_push(protocol, &self.channel, publication, &mut push).ok()?;
+            }
+            Content::Join(info) => {
+                let join = Push::Join { channel: self.channel.clone(), info: info.clone() };
+                wire::push(protocol, &join, &mut push).ok()?;
+            }
+            Content::Leave(info) => {
+                let leave = Push::Leave { channel: self.channel.clone(), info: info.clone() };
+                wire::push(protocol, &leave, &mut push).ok()?;
+            }
+        }
         Some(push)
     }
 
-    /// Upper bound of what one subscriber of any variant is sent, in bytes; for the bound of the inbox.
+    /// Upper bound of what one subscriber of any plain variant is sent, in bytes; for the bound of the inbox.
     pub fn size(&self) -> usize {
-        self.publication.data.len() + self.channel.as_str().len() + 128
+        let payload = match &self.content {
+            Content::Publication(publication, previous) => {
+                publication.data.len() + previous.as_ref().map_or(0, Bytes::len)
+            }
+            Content::Join(info) => info.conn_info.len() + info.chan_info.len(),
+            Content::Leave(info) => info.conn_info.len() + info.chan_info.len(),
+        };
+        payload + self.channel.as_str().len() + 128
     }
 }

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use dashmap::{DashMap, mapref::entry::Entry};
 
-pub use self::encoded::{Encoded, Variant};
+pub use self::encoded::{Encoded, Shape, Tools, Variant};
 use self::mask::WorkerMask;
 use crate::{
     broker::{BrokerError, BrokerEvents, ClientInfo, Publication},
@@ -93,18 +93,18 @@ impl ChannelTable {
         }
     }
 
-    /// Gives a publication to every worker with subscribers of the channel, or to none.
+    /// Gives what happened in a channel to every worker with subscribers of it, or to none.
     ///
     /// Nothing happens without local subscribers. At the bound of one of the inboxes the answer is
     /// [`BrokerError::Overloaded`] and no worker gets it.
-    pub fn deliver(&self, channel: &ChannelName, publication: Publication) -> Result<(), BrokerError> {
+    fn deliver(&self, channel: &ChannelName, encoded: impl FnOnce() -> Encoded) -> Result<(), BrokerError> {
         // Exclusive, though nothing in the entry changes: two publications must not overtake each other on their way to
         // different workers.
         let Some(entry) = self.channels.get_mut(channel) else { return Ok(()) };
         if entry.workers.iter().any(|worker| self.inboxes[worker].is_full()) {
             return Err(BrokerError::Overloaded);
         }
-        let encoded = Encoded::new(channel.clone(), publication);
+        let encoded = encoded();
         if entry.json > 0 {
             encoded.plain(Protocol::Json);
         }
@@ -113,7 +113,7 @@ impl ChannelTable {
         }
         let encoded = Arc::new(encoded);
         for worker in entry.workers.iter() {
-            self.inboxes[worker].push(Message::Publication(encoded.clone()));
+            self.inboxes[worker].push(Message::Deliver(encoded.clone()));
         }
         Ok(())
     }
@@ -148,20 +148,26 @@ impl BrokerEvents for ChannelTable {
         &self,
         channel: &ChannelName,
         publication: Publication,
-        _previous: Option<Bytes>,
+        previous: Option<Bytes>,
     ) -> Result<(), BrokerError> {
-        self.deliver(channel, publication)
+        self.deliver(channel, || Encoded::publication(channel.clone(), publication, previous))
     }
 
-    fn joined(&self, _channel: &ChannelName, _info: ClientInfo) -> Result<(), BrokerError> {
-        Ok(())
+    fn joined(&self, channel: &ChannelName, info: ClientInfo) -> Result<(), BrokerError> {
+        self.deliver(channel, || Encoded::join(channel.clone(), info))
     }
 
-    fn left(&self, _channel: &ChannelName, _info: ClientInfo) -> Result<(), BrokerError> {
-        Ok(())
+    fn left(&self, channel: &ChannelName, info: ClientInfo) -> Result<(), BrokerError> {
+        self.deliver(channel, || Encoded::leave(channel.clone(), info))
     }
 
-    fn interrupted(&self, _channels: &[ChannelName]) {}
+    fn interrupted(&self, channels: &[ChannelName]) {
+        // Each worker looks for those that it has; a list is shared, not copied.
+        let channels: Arc<[ChannelName]> = channels.into();
+        for inbox in &self.inboxes {
+            inbox.push(Message::Interrupted(channels.clone()));
+        }
+    }
 
     fn wanted(&self, channel: &ChannelName) -> bool {
         self.contains(channel)
@@ -190,8 +196,8 @@ mod tests {
         table.join(&news, 0, Protocol::Json);
         table.join(&news, 0, Protocol::Protobuf);
         table.join(&news, 2, Protocol::Json);
-        table.deliver(&news, Publication::default()).expect("there is room");
-        table.deliver(&ChannelName::from("other"), Publication::default()).expect("nobody is no error");
+        table.publication(&news, Publication::default(), None).expect("there is room");
+        table.publication(&ChannelName::from("other"), Publication::default(), None).expect("nobody is no error");
         assert_eq!(inboxes.iter().map(|inbox| drain(inbox)).collect::<Vec<_>>(), [1, 0, 1]);
     }
 
@@ -202,7 +208,7 @@ mod tests {
         table.join(&news, 0, Protocol::Json);
         table.join(&news, 1, Protocol::Json);
         assert_eq!(table.leave(&news, 0, Protocol::Json, true), Left::Held);
-        table.deliver(&news, Publication::default()).expect("there is room");
+        table.publication(&news, Publication::default(), None).expect("there is room");
         assert_eq!(inboxes.iter().map(|inbox| drain(inbox)).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(table.leave(&news, 1, Protocol::Json, true), Left::Empty);
         assert!(table.is_empty());
@@ -217,7 +223,7 @@ mod tests {
         while !inboxes[0].is_full() {
             inboxes[0].push(Message::Drain);
         }
-        assert_eq!(table.deliver(&news, Publication::default()), Err(BrokerError::Overloaded));
+        assert_eq!(table.publication(&news, Publication::default(), None), Err(BrokerError::Overloaded));
         assert_eq!(drain(&inboxes[1]), 0);
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     broker::{Broker, BrokerError, Publication, PublishOptions, Published},
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId, UserId},
+    session::{ServerRefresh, ServerSubscription},
 };
 
 /// Which connections a request is about: those of `user`, narrowed by `client` and `session` when these are given.
@@ -64,6 +65,12 @@ pub trait Local: Send + Sync {
 
     /// Ends the target's subscription to `channel`; the clients are told. Without a channel they are only told.
     fn unsubscribe(&self, target: &Target, channel: Option<&ChannelName>, cause: &Unsubscribed);
+
+    /// Subscribes the target's connections; a client that has the channel is only told again.
+    fn subscribe(&self, target: &Target, subscription: &Arc<ServerSubscription>);
+
+    /// Changes the expiry of the target's connections.
+    fn refresh(&self, target: &Target, refresh: &Arc<ServerRefresh>);
 
     /// Number of local subscribers of each channel whose name `matches`.
     fn channels(&self, matches: &dyn Fn(&str) -> bool) -> BTreeMap<String, u32>;

@@ -1,11 +1,15 @@
 //! `connect` and `refresh`: who the client is, and for how long.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::{
     Ask, Context, Open, Opening, Output, Phase, Session, error,
     keepalive::{Announced, Keepalive},
-    protocol::{ConnectRequest, ConnectResult, Reply},
+    protocol::{ConnectRequest, ConnectResult, Reply, SubscribeResult},
+    server_side::Planned,
+    subscribe::Purpose,
 };
 use crate::{
     auth::{Failure, UnixSeconds},
@@ -20,11 +24,22 @@ pub(super) struct Fresh {
     pub(super) stale_at: Moment,
 }
 
-/// `connect` is accepted, unless the user has too many connections.
+/// `connect` is accepted as far as the session can tell: the user may have too many connections, and server-side
+/// subscriptions are still being made.
 pub(super) struct Entering {
     id: u32,
     frame_pings: bool,
-    identity: Identity,
+    pub(super) identity: Identity,
+    /// Whether the user's connections count this one.
+    pub(super) entered: bool,
+    planned: Vec<Planned>,
+    /// Whether others of the user's connections have to go.
+    displaces: bool,
+    /// Subscriptions whose place is still awaited.
+    pub(super) awaited: usize,
+    pub(super) results: BTreeMap<String, SubscribeResult>,
+    /// What follows the reply.
+    pub(super) live: Vec<Output>,
     pub(super) stale_at: Moment,
 }
 
@@ -46,7 +61,7 @@ struct Details {
 }
 
 impl Identity {
-    fn new(
+    pub(super) fn new(
         user: UserId,
         info: Bytes,
         expire_at: Option<UnixSeconds>,
@@ -64,6 +79,11 @@ impl Identity {
 
     pub(super) fn expires_at(&self) -> Option<Moment> {
         self.details.as_ref().and_then(|details| details.expires)
+    }
+
+    /// Server-side channels of the token, sorted.
+    pub(super) fn channels(&self) -> Box<[String]> {
+        self.details.as_ref().map(|details| details.channels.clone()).unwrap_or_default()
     }
 
     fn expire_at(&self) -> Option<UnixSeconds> {
@@ -87,51 +107,103 @@ impl Session {
                 };
             }
         };
-        let channels: Box<[String]> = accepted.channels.into_keys().collect();
-        if !channels.is_empty() {
-            out.push(Output::Refused(format!(
-                "the token subscribes the client to {} channels: server-side subscriptions are not supported yet",
-                channels.len()
-            )));
-        }
+        let planned = match self.plan_subscriptions(&accepted.user, &accepted.channels, &request, context) {
+            Ok(planned) => planned,
+            Err(Failure::Error(cause)) => return self.refuse(id, cause, out),
+            Err(Failure::Disconnect(cause)) => return self.close(cause, out),
+        };
         let user = accepted.user.clone();
+        let channels = accepted.channels.into_keys().collect();
         let identity = Identity::new(accepted.user, accepted.info, accepted.expire_at, channels, context);
         let limit = context.settings.user_connection_limit.filter(|_| !user.is_anonymous());
-        let (frame_pings, stale_at) = (fresh.opening.frame_pings, fresh.stale_at);
-        self.phase = Phase::Entering(Box::new(Entering { id, frame_pings, identity, stale_at }));
+        self.phase = Phase::Entering(Box::new(Entering {
+            id,
+            frame_pings: fresh.opening.frame_pings,
+            identity,
+            entered: false,
+            planned,
+            displaces: context.settings.single_connection && !user.is_anonymous(),
+            awaited: 0,
+            results: BTreeMap::new(),
+            live: Vec::new(),
+            stale_at: fresh.stale_at,
+        }));
         self.ask(id, Ask::Enter { user, limit }, out);
     }
 
-    /// The answer to whether the user may have one more connection.
+    /// The answer to whether the user may have one more connection: then the server-side subscriptions are made, all at once.
     pub(super) fn entered(&mut self, allowed: bool, context: &Context<'_>, out: &mut Vec<Output>) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Closed { user: None });
-        let Phase::Entering(entering) = phase else {
-            self.phase = phase;
-            return;
-        };
-        let Entering { id, frame_pings, identity, stale_at: _ } = *entering;
+        let Phase::Entering(entering) = &mut self.phase else { return };
         if !allowed {
             out.push(Output::Refused(format!(
                 "refused by the rule \"a user has few enough connections\": user {:?}; see option \
                  client.user_connection_limit",
-                identity.user.as_str()
+                entering.identity.user.as_str()
             )));
-            out.push(Output::Close(Disconnect::CONNECTION_LIMIT));
-            return;
+            return self.close(Disconnect::CONNECTION_LIMIT, out);
         }
+        entering.entered = true;
+        let id = entering.id;
+        let planned = std::mem::take(&mut entering.planned);
+        entering.awaited = planned.len();
+        if planned.is_empty() {
+            return self.open(context, out);
+        }
+        for planned in planned {
+            self.join(id, planned, Purpose::Connect, context, out);
+        }
+    }
+
+    /// One of the connection's server-side subscriptions is made; with the last of them the connection is open.
+    pub(super) fn connected_part(
+        &mut self,
+        channel: &str,
+        result: SubscribeResult,
+        live: Vec<Output>,
+        context: &Context<'_>,
+        out: &mut Vec<Output>,
+    ) {
+        let Phase::Entering(entering) = &mut self.phase else { return };
+        entering.results.insert(channel.to_owned(), result);
+        entering.live.extend(live);
+        entering.awaited -= 1;
+        if entering.awaited == 0 {
+            self.open(context, out);
+        }
+    }
+
+    /// One of the connection's server-side subscriptions cannot be made, so neither can the connection.
+    pub(super) fn connect_failed(&mut self, cause: ClientError, out: &mut Vec<Output>) {
+        let Phase::Entering(entering) = &self.phase else { return };
+        self.refuse(entering.id, cause, out);
+    }
+
+    fn open(&mut self, context: &Context<'_>, out: &mut Vec<Output>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed { identity: None });
+        let Phase::Entering(entering) = phase else {
+            self.phase = phase;
+            return;
+        };
+        let Entering { id, frame_pings, identity, displaces, results, live, .. } = *entering;
         let keepalive = Keepalive::new(frame_pings, context);
         let Announced { ping_s, pong } = keepalive.announced(context);
         let result = ConnectResult {
             client: self.client.to_string(),
             version: context.settings.version,
             expiry: context.expiry(identity.expire_at()),
+            subs: results,
             ping: ping_s,
             pong,
             time: context.settings.include_server_time.then_some(context.unix_ms),
             ..ConnectResult::default()
         };
+        let user = identity.user.clone();
         self.phase = Phase::Open(Open { identity, keepalive });
         out.push(Output::Reply(id, Reply::Connect(Box::new(result))));
+        out.extend(live);
+        if displaces {
+            out.push(Output::Displace(user));
+        }
     }
 
     /// Client protocol: a new token of the same user moves the expiry.
@@ -163,7 +235,7 @@ impl Session {
     }
 
     fn refuse(&mut self, id: u32, cause: ClientError, out: &mut Vec<Output>) {
-        self.phase = Phase::Closed { user: None };
+        self.shut();
         error(id, cause, out);
         out.push(Output::Refuse);
     }

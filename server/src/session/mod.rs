@@ -30,12 +30,15 @@ mod keepalive;
 pub mod protocol;
 mod publish;
 mod query;
+mod recovery;
+mod server_side;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use self::{
@@ -46,11 +49,16 @@ use self::{
 };
 use crate::{
     auth::{Failure, UnixSeconds},
-    broker::{BrokerError, Publication, StreamPosition},
+    broker::{
+        BrokerError, ClientInfo, History, HistoryOptions, HistoryQuery, Publication, PublishOptions, Published,
+        StreamPosition,
+    },
     clock::Moment,
     error::{ClientError, Disconnect, Unsubscribed},
     limits,
     names::{ChannelName, ClientId, UserId},
+    namespace::Granted,
+    presence::PresenceStats,
     settings::Settings,
 };
 
@@ -80,6 +88,36 @@ pub enum Input {
     Disconnect(Disconnect),
     /// The node ends a subscription; without a channel the client is only told.
     Unsubscribe(Option<ChannelName>, Unsubscribed),
+    /// The server API adds a subscription.
+    Subscribe(Arc<ServerSubscription>),
+    /// The server API changes the expiry.
+    Refresh(Arc<ServerRefresh>),
+    /// Publications of the channel were missed.
+    Insufficient(ChannelName),
+}
+
+/// A subscription that the server API makes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerSubscription {
+    /// To which channel.
+    pub channel: ChannelName,
+    /// What it has.
+    pub granted: Granted,
+    /// Publications behind this position are sent first.
+    pub recover_since: Option<StreamPosition>,
+    /// Histories of the channel, when it has one.
+    pub history: Option<HistoryOptions>,
+}
+
+/// A new expiry that the server API gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerRefresh {
+    /// It has expired: the connection ends.
+    pub expired: bool,
+    /// Unix time of the expiry; `None` for never.
+    pub expire_at: Option<UnixSeconds>,
+    /// What others are shown about the user from now on; `None` leaves it.
+    pub info: Option<Bytes>,
 }
 
 /// What a session wants done.
@@ -96,15 +134,43 @@ pub enum Output {
     /// Find out; the answer comes back as [`Input::Answer`].
     Ask(Ticket, Ask),
     /// From here on deliver the channel's publications to this connection. Follows the subscribe reply.
-    GoLive(ChannelName),
+    GoLive(GoLive),
     /// The subscription is gone: deliver nothing more, give up the place in the channel.
-    Leave(ChannelName),
+    Leave(Departure),
+    /// Tell the channel that the subscriber joined.
+    Announce(ChannelName, ClientInfo),
+    /// End all other connections of this user.
+    Displace(UserId),
     /// Log why something was refused: the rule, the value seen, and the option that would allow it.
     Refused(String),
     /// End the connection.
     Close(Disconnect),
     /// Drop all further input, and end the connection without a Close frame a little later.
     Refuse,
+}
+
+/// A subscription that goes live.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GoLive {
+    /// Of which channel.
+    pub channel: ChannelName,
+    /// What the client has: it gets everything behind it. `None` without positions: it gets everything from now on.
+    pub position: Option<StreamPosition>,
+    /// Publications are sent in the delta encoding.
+    pub delta: bool,
+    /// Joins and leaves are sent, too.
+    pub joins: bool,
+}
+
+/// A subscription that is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Departure {
+    /// Of which channel.
+    pub channel: ChannelName,
+    /// User whose presence ends, if the subscription had presence.
+    pub presence: Option<UserId>,
+    /// Told to the channel, if the subscription's coming was.
+    pub leave: Option<ClientInfo>,
 }
 
 /// A question of a session.
@@ -117,18 +183,50 @@ pub enum Ask {
         /// `client.user_connection_limit`, when set and the user is not anonymous.
         limit: Option<u32>,
     },
-    /// Take a place in the channel; ready when the node receives its publications.
-    Join {
-        /// Which channel.
-        channel: ChannelName,
-    },
+    /// Take a place in the channel.
+    Join(Box<Join>),
     /// Publish.
     Publish {
         /// Where.
         channel: ChannelName,
         /// What.
         publication: Publication,
+        /// How.
+        options: PublishOptions,
     },
+    /// Read history.
+    History {
+        /// Of which channel.
+        channel: ChannelName,
+        /// Which part.
+        query: HistoryQuery,
+        /// What the channel keeps.
+        options: HistoryOptions,
+        /// The epoch that the client's position is of, if it says so; comes back with the answer.
+        epoch: Option<String>,
+    },
+    /// List who is in a channel.
+    Presence {
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// Count who is in a channel.
+    PresenceStats {
+        /// Which channel.
+        channel: ChannelName,
+    },
+}
+
+/// A place in a channel: receive its publications, then enter its presence, then read its history, in this order, so that
+/// between history and what comes nothing can be missed.
+#[derive(Debug, PartialEq)]
+pub struct Join {
+    /// Which channel.
+    pub channel: ChannelName,
+    /// As whom to be seen in presence; `None` without it.
+    pub presence: Option<(ClientId, ClientInfo)>,
+    /// What to read of the history; `None` without positions.
+    pub history: Option<(HistoryQuery, HistoryOptions)>,
 }
 
 /// Answer to an [`Ask`].
@@ -136,15 +234,26 @@ pub enum Ask {
 pub enum Answer {
     /// Whether the user may enter.
     Entered(bool),
-    /// Whether the node receives the channel.
-    Joined(Result<(), BrokerError>),
+    /// The place is taken, with the history that was asked for.
+    Joined(Result<Option<History>, BrokerError>),
     /// Whether the publication was accepted.
     Published {
         /// Where it was published: the publisher's own copy is delivered before its reply.
         channel: ChannelName,
-        /// Its position, when the channel has history.
-        result: Result<Option<StreamPosition>, BrokerError>,
+        /// What became of it.
+        result: Result<Published, BrokerError>,
     },
+    /// Part of a history.
+    History {
+        /// As in the question.
+        epoch: Option<String>,
+        /// What was read.
+        result: Result<History, BrokerError>,
+    },
+    /// Who is in the channel.
+    Presence(Result<BTreeMap<String, ClientInfo>, BrokerError>),
+    /// How many are in the channel.
+    PresenceStats(Result<PresenceStats, BrokerError>),
 }
 
 /// What a session may look at while it handles an input.
@@ -197,7 +306,7 @@ enum Phase {
     /// Nothing more comes or goes.
     Closed {
         /// Who the client was, if it had got that far.
-        user: Option<UserId>,
+        identity: Option<Identity>,
     },
 }
 
@@ -243,7 +352,8 @@ impl Session {
     pub fn user(&self) -> Option<&UserId> {
         match &self.phase {
             Phase::Open(open) => Some(&open.identity.user),
-            Phase::Closed { user } => user.as_ref(),
+            Phase::Entering(entering) if entering.entered => Some(&entering.identity.user),
+            Phase::Closed { identity } => identity.as_ref().map(|identity| &identity.user),
             Phase::Fresh(_) | Phase::Entering(_) => None,
         }
     }
@@ -283,6 +393,9 @@ impl Session {
             Input::Deadline => self.deadline(context, out),
             Input::Disconnect(cause) => self.close(cause, out),
             Input::Unsubscribe(channel, cause) => self.unsubscribe_by_server(channel, cause, out),
+            Input::Subscribe(subscription) => self.subscribe_by_server(&subscription, context, out),
+            Input::Refresh(refresh) => self.refresh_by_server(&refresh, context, out),
+            Input::Insufficient(channel) => self.insufficient(&channel, out),
         }
     }
 
@@ -305,7 +418,7 @@ impl Session {
             Request::Unsubscribe { channel } => self.unsubscribe(id, &channel, out),
             Request::Publish { channel, data } => self.publish(id, channel, data, context, out),
             Request::Presence { channel } => self.presence(id, &channel, context, out),
-            Request::PresenceStats { channel } => self.presence(id, &channel, context, out),
+            Request::PresenceStats { channel } => self.presence_stats(id, &channel, context, out),
             Request::History(request) => self.history(id, &request, context, out),
             Request::Rpc { method: _, data: _ } => self.rpc(id, out),
             Request::Send => self.close(Disconnect::NOT_AVAILABLE, out),
@@ -323,6 +436,9 @@ impl Session {
             Answer::Entered(allowed) => self.entered(allowed, context, out),
             Answer::Joined(result) => self.joined(ticket, result, context, out),
             Answer::Published { channel: _, result } => Self::published(ticket, result, out),
+            Answer::History { epoch, result } => Self::history_read(ticket, epoch.as_deref(), result, out),
+            Answer::Presence(result) => Self::presence_listed(ticket, result, out),
+            Answer::PresenceStats(result) => Self::presence_counted(ticket, result, out),
         }
     }
 
@@ -345,8 +461,35 @@ impl Session {
     /// Ends everything. The driver removes the connection from every channel and map; no `Leave` is said for each.
     fn close(&mut self, cause: Disconnect, out: &mut Vec<Output>) {
         if !matches!(self.phase, Phase::Closed { .. }) {
-            self.phase = Phase::Closed { user: self.user().cloned() };
+            self.shut();
             out.push(Output::Close(cause));
+        }
+    }
+
+    /// Takes no more input. Who the client was is kept for those it leaves behind.
+    fn shut(&mut self) {
+        let identity = match std::mem::replace(&mut self.phase, Phase::Closed { identity: None }) {
+            Phase::Open(open) => Some(open.identity),
+            Phase::Entering(entering) => entering.entered.then_some(entering.identity),
+            Phase::Closed { identity } => identity,
+            Phase::Fresh(_) => None,
+        };
+        self.phase = Phase::Closed { identity };
+    }
+
+    /// How the client is seen by others, in a channel about which its token says `chan_info`.
+    fn client_info(&self, chan_info: Bytes) -> ClientInfo {
+        let identity = match &self.phase {
+            Phase::Open(open) => Some(&open.identity),
+            Phase::Entering(entering) => Some(&entering.identity),
+            Phase::Closed { identity } => identity.as_ref(),
+            Phase::Fresh(_) => None,
+        };
+        ClientInfo {
+            user: identity.map(|identity| identity.user.as_str().to_owned()).unwrap_or_default(),
+            client: self.client.to_string(),
+            conn_info: identity.map(Identity::info).unwrap_or_default(),
+            chan_info,
         }
     }
 

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{Answer, Ask, Context, Output, Phase, Session, Ticket, error, protocol::Reply};
+use super::{Ask, Context, Output, Phase, Session, Ticket, error, protocol::Reply};
 use crate::{
-    broker::{BrokerError, ClientInfo, Publication, StreamPosition},
+    broker::{BrokerError, Publication, PublishOptions, Published},
     error::{ClientError, Disconnect},
     names::ChannelName,
     namespace::{Permit, Subject},
@@ -27,26 +27,22 @@ impl Session {
         let subscription = self.subscription(&channel).filter(|subscription| subscription.is_live());
         let user = open.identity.user.clone();
         let who = Subject { user: &user, client: self.client, subscribed: subscription.is_some() };
-        match context.settings.namespaces.may_publish(who, &channel, &data) {
-            Ok(Permit::Granted(_)) => {}
+        let options = match context.settings.namespaces.may_publish(who, &channel, &data) {
+            Ok(Permit::Granted(rules)) => PublishOptions {
+                history: rules.history(),
+                delta: rules.options().delta_publish,
+                ..PublishOptions::default()
+            },
             Ok(Permit::AskBackend(_)) => return error(id, ClientError::NotAvailable, out),
             Err(refusal) => return self.refused(id, refusal, out),
-        }
-        let info = ClientInfo {
-            user: user.as_str().to_owned(),
-            client: self.client.to_string(),
-            conn_info: open.identity.info(),
-            chan_info: subscription.map(|subscription| subscription.info()).unwrap_or_default(),
         };
-        let publication = Publication { data, info: Some(info), time: Some(context.unix_ms), ..Publication::default() };
-        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication }, out);
+        let info = self.client_info(subscription.map(|subscription| subscription.info()).unwrap_or_default());
+        let publication =
+            Publication { data, info: Some(info), time: Some(context.unix_ms), ..Publication::default() };
+        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication, options }, out);
     }
 
-    pub(super) fn published(
-        ticket: Ticket,
-        result: Result<Option<StreamPosition>, BrokerError>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn published(ticket: Ticket, result: Result<Published, BrokerError>, out: &mut Vec<Output>) {
         match result {
             // Client protocol: the position is not told to clients.
             Ok(_) => out.push(Output::Reply(ticket.command, Reply::Publish)),
@@ -58,16 +54,6 @@ impl Session {
                 };
                 error(ticket.command, cause, out);
             }
-        }
-    }
-}
-
-impl Answer {
-    /// Whether the answer is to a publication, which the publisher gets before the reply.
-    pub fn published_to(&self) -> Option<&ChannelName> {
-        match self {
-            Self::Published { channel, .. } => Some(channel),
-            Self::Entered(_) | Self::Joined(_) => None,
         }
     }
 }

@@ -14,12 +14,14 @@ use bytes::Bytes;
 use tracing::warn;
 
 use super::{
-    Ask, Context, Output, Phase, Session, Ticket, error,
+    Ask, Context, Departure, GoLive, Join, Output, Phase, Session, Ticket, error,
     protocol::{Push, Reply, SubscribeRequest, SubscribeResult},
+    recovery::{self, Claimed},
+    server_side::Planned,
 };
 use crate::{
     auth::{Failure, UnixSeconds},
-    broker::BrokerError,
+    broker::{BrokerError, ClientInfo, History, StreamPosition},
     clock::Moment,
     error::{ClientError, Disconnect, Unsubscribed},
     names::ChannelName,
@@ -29,7 +31,19 @@ use crate::{
 /// One client's interest in one channel.
 pub(super) struct Subscription {
     pub(super) channel: ChannelName,
+    has: Has,
     state: State,
+}
+
+/// What a subscription has, beside what only some have.
+#[derive(Clone, Copy)]
+struct Has {
+    positioned: bool,
+    presence: bool,
+    /// Its coming and going is told to the channel.
+    join_leave: bool,
+    /// Made by the server: it cannot be lost without the connection.
+    server_side: bool,
 }
 
 enum State {
@@ -41,8 +55,24 @@ enum State {
 struct Joining {
     ticket: Ticket,
     granted: Granted,
+    /// The client wants to recover from here.
+    claimed: Option<Claimed>,
+    /// It would rather have an error than be unrecovered.
+    or_nothing: bool,
+    purpose: Purpose,
     /// What came while the answer was awaited.
     then: Option<Then>,
+}
+
+/// Who a subscription is made for, and so who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A `subscribe` command: its reply.
+    Command,
+    /// A `connect` command: part of its reply.
+    Connect,
+    /// The server API: a push.
+    Server,
 }
 
 enum Then {
@@ -56,6 +86,9 @@ struct Details {
     /// When it expires, on the node's clock.
     expires: Option<Moment>,
 }
+
+/// Bit of `flag` in a subscribe request: an error rather than an unrecovered subscription.
+const FLAG_RECOVER_OR_NOTHING: i64 = 2;
 
 impl Subscription {
     pub(super) fn is_live(&self) -> bool {
@@ -118,52 +151,153 @@ impl Session {
             Ok(Permit::AskBackend(_)) => return error(id, ClientError::NotAvailable, out),
             Err(refusal) => return self.refused(id, refusal, out),
         };
-        let channel = ChannelName::from(request.channel);
-        let ticket = self.ask(id, Ask::Join { channel: channel.clone() }, out);
-        let state = State::Joining(Box::new(Joining { ticket, granted, then: None }));
-        self.subscriptions.push(Subscription { channel, state });
+        let history = settings.namespaces.resolve(&request.channel).and_then(|rules| rules.history());
+        let claimed = request.recover.then(|| Claimed { offset: request.offset, epoch: request.epoch });
+        let planned = Planned { channel: ChannelName::from(request.channel), granted, history, claimed };
+        self.join(id, planned, Purpose::Command, context, out);
+        if request.flag & FLAG_RECOVER_OR_NOTHING != 0
+            && let Some(State::Joining(joining)) = self.subscriptions.last_mut().map(|last| &mut last.state)
+        {
+            joining.or_nothing = true;
+        }
     }
 
-    /// The node receives the channel, or cannot.
-    pub(super) fn joined(
+    /// Takes a place in a channel.
+    pub(super) fn join(
         &mut self,
-        ticket: Ticket,
-        result: Result<(), BrokerError>,
+        id: u32,
+        planned: Planned,
+        purpose: Purpose,
         context: &Context<'_>,
         out: &mut Vec<Output>,
     ) {
-        let found =
-            self.subscriptions.iter_mut().enumerate().find_map(|(index, subscription)| match &mut subscription.state {
-                State::Joining(joining) if joining.ticket == ticket => Some((index, joining)),
-                State::Joining(_) | State::Live(_) => None,
-            });
-        let Some((index, joining)) = found else { return };
-        if let Err(cause) = result {
-            let channel = self.subscriptions.swap_remove(index).channel;
-            warn!(%channel, %cause, "subscribe failed");
-            out.push(Output::Leave(channel));
-            // Temporary: the SDK subscribes again with a growing delay, while its other subscriptions live on.
-            return error(ticket.command, ClientError::Internal, out);
+        let Planned { channel, granted, history, claimed } = planned;
+        // Without recovery a position that the client claims means nothing, though its wish is echoed.
+        let claimed = match granted.auto_cache_recover {
+            true => Some(claimed.unwrap_or_default()),
+            false => claimed,
+        };
+        let query = match &claimed {
+            Some(claimed) if granted.recoverable => {
+                recovery::query(granted.recovery_mode, claimed, context.settings.recovery_limit)
+            }
+            Some(_) | None => recovery::position_query(),
+        };
+        let history = history.filter(|_| granted.positioned).map(|options| (query, options));
+        let has = Has {
+            positioned: history.is_some(),
+            presence: granted.presence,
+            join_leave: granted.join_leave,
+            server_side: purpose != Purpose::Command,
+        };
+        let presence = granted.presence.then(|| (self.client, self.client_info(granted.info.clone())));
+        let ask = Join { channel: channel.clone(), presence, history };
+        let ticket = self.ask(id, Ask::Join(Box::new(ask)), out);
+        let joining = Joining { ticket, granted, claimed, or_nothing: false, purpose, then: None };
+        self.subscriptions.push(Subscription { channel, has, state: State::Joining(Box::new(joining)) });
+    }
+
+    /// The place is taken, or cannot be.
+    pub(super) fn joined(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Option<History>, BrokerError>,
+        context: &Context<'_>,
+        out: &mut Vec<Output>,
+    ) {
+        let found = self.subscriptions.iter().position(|subscription| match &subscription.state {
+            State::Joining(joining) => joining.ticket == ticket,
+            State::Live(_) => false,
+        });
+        let Some(index) = found else { return };
+        let state = std::mem::replace(&mut self.subscriptions[index].state, State::Live(None));
+        let State::Joining(joining) = state else { return };
+        let Joining { granted, claimed, or_nothing, purpose, then, .. } = *joining;
+        let failed = match result {
+            Ok(history) => {
+                let (result, position) = subscribe_result(&granted, claimed.as_ref(), history, context);
+                if !or_nothing || result.recovered || !result.was_recovering {
+                    return self.live(index, ticket, granted, purpose, then, result, position, context, out);
+                }
+                ClientError::UnrecoverablePosition
+            }
+            Err(cause) => {
+                warn!(channel = %self.subscriptions[index].channel, %cause, "subscribe failed");
+                // Temporary: the SDK subscribes again with a growing delay, while its other subscriptions live on.
+                ClientError::Internal
+            }
+        };
+        self.forget(index, out);
+        match purpose {
+            Purpose::Command => error(ticket.command, failed, out),
+            Purpose::Connect => self.connect_failed(failed, out),
+            Purpose::Server => {}
         }
-        let Granted { info, data, expire_at, client_side_refresh, .. } = joining.granted.clone();
-        let then = joining.then.take();
-        let expiry = context.expiry(expire_at.filter(|_| client_side_refresh));
-        let result = SubscribeResult { expiry, data, ..SubscribeResult::default() };
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn live(
+        &mut self,
+        index: usize,
+        ticket: Ticket,
+        granted: Granted,
+        purpose: Purpose,
+        then: Option<Then>,
+        result: SubscribeResult,
+        position: Option<StreamPosition>,
+        context: &Context<'_>,
+        out: &mut Vec<Output>,
+    ) {
         let subscription = &mut self.subscriptions[index];
-        subscription.state = State::Live(details(info, expire_at, context));
-        out.push(Output::Reply(ticket.command, Reply::Subscribe(Box::new(result))));
-        out.push(Output::GoLive(subscription.channel.clone()));
+        subscription.state = State::Live(details(granted.info.clone(), granted.expire_at, context));
+        let channel = subscription.channel.clone();
+        let delta = result.delta;
+        let go_live = GoLive { channel: channel.clone(), position, delta, joins: granted.push_join_leave };
+        let mut live = vec![Output::GoLive(go_live)];
+        if granted.join_leave {
+            live.push(Output::Announce(channel.clone(), self.client_info(granted.info)));
+        }
+        match purpose {
+            Purpose::Command => {
+                out.push(Output::Reply(ticket.command, Reply::Subscribe(Box::new(result))));
+                out.extend(live);
+            }
+            Purpose::Connect => self.connected_part(channel.as_str(), result, live, context, out),
+            Purpose::Server => {
+                let missed = result.publications.clone();
+                out.push(Output::Push(Push::Subscribe { channel: channel.clone(), result: Box::new(result) }));
+                // The push cannot carry them; the reference takes them for delivered, ours sends them behind it.
+                for publication in missed {
+                    out.push(Output::Push(Push::Publication { channel: channel.clone(), publication }));
+                }
+                out.extend(live);
+            }
+        }
         match then {
             None => {}
             Some(Then::Reply(id)) => {
-                self.forget(index, out);
+                self.forget_channel(channel.as_str(), out);
                 out.push(Output::Reply(id, Reply::Unsubscribe));
             }
             Some(Then::Push(cause)) => {
-                let channel = self.forget(index, out);
+                self.forget_channel(channel.as_str(), out);
                 out.push(Output::Push(Push::Unsubscribe { channel, cause }));
             }
         }
+    }
+
+    /// Publications were missed that history does not have any more: who counts on positions is told.
+    pub(super) fn insufficient(&mut self, channel: &ChannelName, out: &mut Vec<Output>) {
+        let Some(index) = self.position(channel.as_str()) else { return };
+        let subscription = &self.subscriptions[index];
+        if !subscription.has.positioned || !subscription.is_live() {
+            return;
+        }
+        if subscription.has.server_side {
+            return self.close(Disconnect::INSUFFICIENT_STATE, out);
+        }
+        let channel = self.forget(index, out);
+        out.push(Output::Push(Push::Unsubscribe { channel, cause: Unsubscribed::INSUFFICIENT_STATE }));
     }
 
     pub(super) fn unsubscribe(&mut self, id: u32, channel: &str, out: &mut Vec<Output>) {
@@ -237,16 +371,79 @@ impl Session {
             subscription.expires_at().is_some_and(|at| at + context.settings.expired_sub_close_delay <= context.now)
         };
         while let Some(index) = self.subscriptions.iter().position(overdue) {
+            if self.subscriptions[index].has.server_side {
+                return self.close(Disconnect::SUBSCRIPTION_EXPIRED, out);
+            }
             let channel = self.forget(index, out);
             out.push(Output::Push(Push::Unsubscribe { channel, cause: Unsubscribed::EXPIRED }));
         }
     }
 
+    /// Ends all subscriptions of a session that is closed. Their places are the driver's business by now; what is left is
+    /// who must be told.
+    pub fn departures(&mut self) -> Vec<Departure> {
+        let subscriptions = std::mem::take(&mut self.subscriptions);
+        subscriptions.into_iter().map(|subscription| self.departure(subscription)).collect()
+    }
+
+    /// How the client is seen in a channel's presence, if it is.
+    pub fn presence_in(&self, channel: &ChannelName) -> Option<ClientInfo> {
+        let subscription = self.subscription(channel.as_str())?;
+        let seen = subscription.has.presence && subscription.is_live();
+        seen.then(|| self.client_info(subscription.info()))
+    }
+
+    fn forget_channel(&mut self, channel: &str, out: &mut Vec<Output>) {
+        if let Some(index) = self.position(channel) {
+            self.forget(index, out);
+        }
+    }
+
     fn forget(&mut self, index: usize, out: &mut Vec<Output>) -> ChannelName {
-        let channel = self.subscriptions.swap_remove(index).channel;
-        out.push(Output::Leave(channel.clone()));
+        let subscription = self.subscriptions.swap_remove(index);
+        let channel = subscription.channel.clone();
+        out.push(Output::Leave(self.departure(subscription)));
         channel
     }
+
+    fn departure(&self, subscription: Subscription) -> Departure {
+        let announced = subscription.has.join_leave && subscription.is_live();
+        Departure {
+            presence: self.user().filter(|_| subscription.has.presence).cloned(),
+            leave: announced.then(|| self.client_info(subscription.info())),
+            channel: subscription.channel,
+        }
+    }
+}
+
+/// The reply to a subscription, and the position behind which everything is delivered.
+fn subscribe_result(
+    granted: &Granted,
+    claimed: Option<&Claimed>,
+    history: Option<History>,
+    context: &Context<'_>,
+) -> (SubscribeResult, Option<StreamPosition>) {
+    let mut result = SubscribeResult {
+        expiry: context.expiry(granted.expire_at.filter(|_| granted.client_side_refresh)),
+        data: granted.data.clone(),
+        was_recovering: claimed.is_some(),
+        ..SubscribeResult::default()
+    };
+    let Some(history) = history else { return (result, None) };
+    let top = history.top.clone();
+    result.positioned = granted.positioned;
+    result.recoverable = granted.recoverable;
+    result.position = Some(top.clone());
+    if let Some(claimed) = claimed.filter(|_| granted.recoverable) {
+        let recovered = recovery::recover(granted.recovery_mode, claimed, history);
+        result.recovered = recovered.complete;
+        result.publications = recovered.publications;
+        if recovered.complete {
+            // Client protocol: the publications carry the client's position on, from where it was.
+            result.position = Some(StreamPosition { epoch: top.epoch.clone(), offset: claimed.offset });
+        }
+    }
+    (result, Some(top))
 }
 
 fn details(info: Bytes, expire_at: Option<UnixSeconds>, context: &Context<'_>) -> Option<Box<Details>> {

@@ -49,8 +49,8 @@ pub(super) enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Membership {
     pub(super) channel: Key,
-    /// `None` while joining.
-    pub(super) index: Option<u32>,
+    /// Where it is among the members; `None` while it is joining, or waiting for what its history has already.
+    pub(super) place: Option<Place>,
 }
 
 /// Input that waits for an answer: the rest of a message and what came behind it.
@@ -91,10 +91,6 @@ pub(super) enum Written {
 impl Connection {
     pub(super) fn variant(&self) -> Variant {
         Variant { protocol: self.session.protocol(), deflate: self.deflate.is_some() }
-    }
-
-    pub(super) fn place(&self, membership: Membership) -> Option<Place> {
-        membership.index.map(|index| Place { variant: self.variant(), index: index as usize })
     }
 
     /// Bytes that wait for the client.

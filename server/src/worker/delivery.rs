@@ -11,28 +11,61 @@ use super::{
     Worker,
     connection::Stage,
     inbox::ConnectionRef,
-    local::{Key, Member, Place},
+    local::{Appended, Key, Member, Place, Terms},
 };
 use crate::{
-    channels::{Encoded, Variant},
+    channels::{Encoded, Shape},
     error::Disconnect,
     limits,
     names::ChannelName,
 };
 
 impl Worker {
-    /// Takes a publication for the members of its channel.
-    pub(super) fn publication(&mut self, encoded: Arc<Encoded>) {
+    /// Takes what happened in a channel for its members.
+    pub(super) fn take(&mut self, encoded: Arc<Encoded>) {
         let Some(key) = self.channels.key(encoded.channel()) else { return };
+        if !self.park(key, &encoded) {
+            self.append(key, encoded);
+        }
+    }
+
+    /// Puts a frame into the channel's ring.
+    pub(super) fn append(&mut self, key: Key, encoded: Arc<Encoded>) {
         if self.channels.get(key).unsent() >= limits::RING {
             // The bound of the ring: nothing new until somebody has got the oldest.
             while self.pass(key, usize::MAX).1 {}
+            self.channels.get_mut(key).let_go();
         }
+        let now = self.now();
         let channel = self.channels.get_mut(key);
-        channel.append(encoded);
-        if channel.unsent() > 0 && !channel.queued {
+        channel.moved_at = now;
+        let Appended { gap, arrived, lost } = channel.append(encoded);
+        self.schedule(key);
+        for (slot, place) in arrived {
+            self.place(slot, key, place);
+        }
+        for slot in lost {
+            self.insufficient(slot, key);
+        }
+        if gap {
+            self.all_insufficient(key);
+        }
+    }
+
+    /// Puts a channel with unsent frames into the queue.
+    pub(super) fn schedule(&mut self, key: Key) {
+        let channel = self.channels.get_mut(key);
+        if channel.has_work() && !channel.queued {
             channel.queued = true;
             self.jobs.push_back(key);
+        }
+    }
+
+    /// Notes where a connection's subscription is among the members.
+    pub(super) fn place(&mut self, slot: u32, key: Key, place: Place) {
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return };
+        if let Some(membership) = connection.memberships.iter_mut().find(|membership| membership.channel == key) {
+            membership.place = Some(place);
         }
     }
 
@@ -61,8 +94,7 @@ impl Worker {
         let mut delivered = 0;
         let mut bytes = 0;
         self.channels.get_mut(key).begin_pass();
-        for variant in Variant::ALL {
-            let group = variant.index();
+        for group in 0..self.channels.get(key).groups.len() {
             let mut run = Run::default();
             loop {
                 let channel = self.channels.get_mut(key);
@@ -72,14 +104,16 @@ impl Worker {
                     self.count_delivered(delivered, bytes);
                     return (served, true);
                 }
-                let count = self.prepare(key, variant, member, &mut run);
-                let head = self.channels.get(key).head();
-                let served_group = &mut self.channels.get_mut(key).groups[group];
-                served_group.members[cursor].sent = head;
+                self.prepare(key, group, member, &mut run);
+                let channel = self.channels.get_mut(key);
+                let head = channel.head();
+                let served_group = &mut channel.groups[group];
+                let fresh = member.fresh && !run.shows_publication;
+                served_group.members[cursor] = Member { sent: head, fresh, ..member };
                 served_group.cursor += 1;
                 served += 1;
-                if count > 0 {
-                    delivered += count;
+                if run.count > 0 {
+                    delivered += run.count;
                     bytes += self.send(member.slot, &run);
                 }
             }
@@ -88,20 +122,28 @@ impl Worker {
         (served, self.channels.get_mut(key).end_pass())
     }
 
-    /// Makes `run` hold what the member misses; members in the same position share it. Answers how many frames that is.
-    fn prepare(&mut self, key: Key, variant: Variant, member: Member, run: &mut Run) -> usize {
+    /// Makes `run` hold what the member misses; members in the same position share it.
+    fn prepare(&mut self, key: Key, group: usize, member: Member, run: &mut Run) {
         let channel = self.channels.get(key);
-        let head = channel.head();
-        if run.span == Some((member.sent, head)) {
-            return run.count;
+        let span = Span { from: member.sent, to: channel.head(), fresh: member.fresh };
+        if run.span == Some(span) {
+            return;
         }
-        run.span = Some((member.sent, head));
+        *run = Run { span: Some(span), frames: std::mem::take(&mut run.frames), ..Run::default() };
         run.frames.clear();
-        run.invalid = false;
-        let missing = channel.missing(member);
-        run.count = missing.len();
-        for encoded in missing {
-            match encoded.frame(variant, &mut self.deflater, self.settings.deflate_min_size) {
+        let Terms { variant, delta, joins } = channel.groups[group].terms;
+        for encoded in channel.missing(member) {
+            if encoded.is_presence() && !joins {
+                continue;
+            }
+            let shape = match (delta, member.fresh && !run.shows_publication) {
+                (false, _) => Shape::Plain,
+                (true, true) => Shape::Whole,
+                (true, false) => Shape::Patch,
+            };
+            run.count += 1;
+            run.shows_publication |= !encoded.is_presence();
+            match encoded.frame(variant, shape, &mut self.tools) {
                 Some(frame) => run.frames.push(frame.clone()),
                 None => run.invalid = true,
             }
@@ -113,7 +155,6 @@ impl Worker {
                 self.joined.extend_from_slice(frame);
             }
         }
-        run.count
     }
 
     /// Writes what was prepared to one member. Answers the number of bytes.
@@ -149,21 +190,23 @@ impl Worker {
             return;
         }
         let Some(connection) = self.connection(at) else { return };
-        let membership = connection.memberships.iter().find(|membership| membership.channel == key).copied();
-        let Some(Place { variant, index }) = membership.and_then(|membership| connection.place(membership)) else {
-            return;
-        };
+        let membership = connection.memberships.iter().find(|membership| membership.channel == key);
+        let Some(place) = membership.and_then(|membership| membership.place) else { return };
+        let (group, index) = (place.group as usize, place.index as usize);
         let local = self.channels.get_mut(key);
         let head = local.head();
-        let member = local.groups[variant.index()].members[index];
+        let member = local.groups[group].members[index];
         if member.sent == head {
             return;
         }
         let mut run = Run::default();
-        let count = self.prepare(key, variant, member, &mut run);
-        self.channels.get_mut(key).groups[variant.index()].members[index].sent = head;
-        let bytes = self.send(at.slot, &run);
-        self.count_delivered(count, bytes);
+        self.prepare(key, group, member, &mut run);
+        let fresh = member.fresh && !run.shows_publication;
+        self.channels.get_mut(key).groups[group].members[index] = Member { sent: head, fresh, ..member };
+        if run.count > 0 {
+            let bytes = self.send(at.slot, &run);
+            self.count_delivered(run.count, bytes);
+        }
     }
 
     fn count_delivered(&self, delivered: usize, bytes: u64) {
@@ -176,12 +219,22 @@ impl Worker {
 /// What members in the same position are sent.
 #[derive(Default)]
 struct Run {
-    /// From which sequence to which.
-    span: Option<(u32, u32)>,
+    span: Option<Span>,
+    /// Number of pushes.
     count: usize,
     frames: Vec<Bytes>,
     /// The worker's scratch holds all frames joined.
     joined: bool,
     /// One of the payloads cannot travel in this variant.
     invalid: bool,
+    /// There is a publication among them.
+    shows_publication: bool,
+}
+
+/// From which sequence to which, and whether the first publication must be whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    from: u32,
+    to: u32,
+    fresh: bool,
 }

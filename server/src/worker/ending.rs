@@ -69,6 +69,7 @@ impl Worker {
     pub(super) fn refuse(&mut self, at: ConnectionRef) {
         let now = self.now();
         self.write_replies(at);
+        self.withdraw(at, &Disconnect::CONNECTION_CLOSED);
         let Some(connection) = self.connection(at) else { return };
         connection.stage = Stage::Refused(now + limits::CLOSE_LINGER);
         connection.suspended = None;
@@ -122,8 +123,10 @@ impl Worker {
         // The session may know already; one that does not hears it, and says nothing that matters any more.
         let settings = self.settings.clone();
         let context = self.context(&settings);
-        if let Some(connection) = self.connection(at) {
-            connection.session.handle(Input::Disconnect(cause.clone()), &context, &mut Vec::new());
+        let Some(connection) = self.connection(at) else { return };
+        connection.session.handle(Input::Disconnect(cause.clone()), &context, &mut Vec::new());
+        for departure in connection.session.departures() {
+            self.depart(at, departure);
         }
     }
 

@@ -8,21 +8,21 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::adopt::Adopted;
+use super::{adopt::Adopted, repair::Read};
 use crate::{
     channels::Encoded,
     error::{Disconnect, Unsubscribed},
     limits,
     names::ChannelName,
     node::Target,
-    session::{Answer, Ticket},
+    session::{Answer, ServerRefresh, ServerSubscription, Ticket},
     settings::Settings,
 };
 
 /// Something for a worker to do.
 pub enum Message {
-    /// A publication of a channel that the worker has subscribers of.
-    Publication(Arc<Encoded>),
+    /// Something that happened in a channel that the worker has subscribers of.
+    Deliver(Arc<Encoded>),
     /// The answer to what a session asked.
     Answer {
         /// The connection that asked; ignored when it is gone.
@@ -32,6 +32,10 @@ pub enum Message {
         /// What came of it.
         answer: Answer,
     },
+    /// What was read of a channel's history to repair a gap, or to look for one.
+    Repaired(Box<Read>),
+    /// The bus of these channels was away.
+    Interrupted(Arc<[ChannelName]>),
     /// A connection whose handshake is done.
     Adopt(Box<Adopted>),
     /// Disconnect connections of a user.
@@ -42,6 +46,20 @@ pub enum Message {
         cause: Disconnect,
         /// Clients to leave alone.
         keep: Arc<[String]>,
+    },
+    /// Subscribe connections of a user.
+    Subscribe {
+        /// Whose.
+        target: Arc<Target>,
+        /// To what, and how.
+        subscription: Arc<ServerSubscription>,
+    },
+    /// Change the expiry of a user's connections.
+    Refresh {
+        /// Whose.
+        target: Arc<Target>,
+        /// To what.
+        refresh: Arc<ServerRefresh>,
     },
     /// End a subscription of a user's connections.
     Unsubscribe {
@@ -61,7 +79,7 @@ pub enum Message {
 impl Message {
     fn bytes(&self) -> usize {
         match self {
-            Self::Publication(encoded) => encoded.size(),
+            Self::Deliver(encoded) => encoded.size(),
             _ => 64,
         }
     }

@@ -14,6 +14,7 @@
 //! | `perform` | what a session wants done |
 //! | `local` | the channels of this worker and their members |
 //! | `delivery` | passes over the members |
+//! | `repair` | gaps, position checks, presence that has to be renewed |
 //! | `ending` | closing, lingering, draining |
 //! | `wheel` | timers |
 //! | `threads` | starting workers, and the handle that the node holds |
@@ -30,6 +31,7 @@ mod input;
 mod local;
 mod outlet;
 mod perform;
+mod repair;
 mod threads;
 mod users;
 mod wheel;
@@ -59,6 +61,7 @@ use self::{
     wheel::Wheel,
 };
 use crate::{
+    channels::Tools,
     clock::{Moment, unix_ms},
     error::Disconnect,
     limits,
@@ -89,6 +92,8 @@ pub(crate) struct Worker {
     wheel: Wheel,
     due: Vec<ConnectionRef>,
     drain: Option<ending::Drain>,
+    /// When positions are compared and presence is renewed next.
+    periodic_at: Moment,
     /// Tasks to start when the worker is left.
     tasks: Vec<Task>,
     // Scratch, so that nothing is allocated per message.
@@ -101,7 +106,7 @@ pub(crate) struct Worker {
     /// Command that the outputs under way are the consequence of, for metrics.
     command_kind: CommandKind,
     inflater: Inflater,
-    deflater: Deflater,
+    tools: Tools,
 }
 
 /// The settings in force, counted by this thread alone: they are held for every input, and the count of the shared
@@ -213,7 +218,7 @@ impl World {
 impl Worker {
     fn new(number: usize, shared: Arc<Shared>, settings: Arc<Settings>) -> Self {
         let now = shared.clock.now();
-        let deflater = Deflater::new(settings.deflate_level);
+        let tools = tools(&settings);
         Self {
             number,
             shared,
@@ -227,6 +232,7 @@ impl Worker {
             wheel: Wheel::new(now),
             due: Vec::new(),
             drain: None,
+            periodic_at: now + settings.presence_update_interval,
             tasks: Vec::new(),
             read_scratch: vec![0; limits::READ_SCRATCH],
             replies: Vec::new(),
@@ -235,21 +241,28 @@ impl Worker {
             outputs: Vec::new(),
             command_kind: CommandKind::Pong,
             inflater: Inflater::new(),
-            deflater,
+            tools,
         }
     }
 
     /// One line per message.
     fn message(&mut self, message: Message) {
         match message {
-            Message::Publication(encoded) => self.publication(encoded),
+            Message::Deliver(encoded) => self.take(encoded),
             Message::Answer { connection, ticket, answer } => self.answer(connection, ticket, answer),
+            Message::Repaired(read) => self.repaired(*read),
+            Message::Interrupted(channels) => channels.iter().for_each(|channel| self.interrupted(channel)),
             Message::Adopt(adopted) => self.adopt(*adopted),
             Message::Disconnect { target, cause, keep } => self.disconnect_users(&target, &cause, &keep),
+            Message::Subscribe { target, subscription } => self.subscribe_users(&target, &subscription),
+            Message::Refresh { target, refresh } => self.refresh_users(&target, &refresh),
             Message::Unsubscribe { target, channel, cause } => {
                 self.unsubscribe_users(&target, channel.as_ref(), &cause);
             }
-            Message::Settings(settings) => self.settings = Rc::new(settings),
+            Message::Settings(settings) => {
+                self.tools = tools(&settings);
+                self.settings = Rc::new(settings);
+            }
             Message::Drain => self.begin_drain(),
         }
     }
@@ -307,6 +320,7 @@ impl Worker {
     fn timers(&mut self) {
         let now = self.now();
         self.drain_step(now);
+        self.periodic(now);
         if self.wheel.next().is_none_or(|at| at > now) {
             return;
         }
@@ -367,11 +381,16 @@ impl Worker {
 
     /// When the worker must wake up without a message.
     fn wake_at(&self) -> Option<Moment> {
-        [self.wheel.next(), self.drain.as_ref().map(ending::Drain::next)].into_iter().flatten().min()
+        let periodic = (!self.connections.is_empty()).then_some(self.periodic_at);
+        [self.wheel.next(), self.drain.as_ref().map(ending::Drain::next), periodic].into_iter().flatten().min()
     }
 
     fn count_backlog(&self, before: usize, after: usize) {
         let gauge = &self.shared.counters[self.number].backlog_bytes;
         gauge.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }
+}
+
+fn tools(settings: &Settings) -> Tools {
+    Tools { deflater: Deflater::new(settings.deflate_level), deflate_min_size: settings.deflate_min_size }
 }

@@ -4,21 +4,24 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::{
     Task, Worker,
     connection::{Membership, Written},
     inbox::{ConnectionRef, Message},
+    local::{Live, Place, Terms},
 };
 use crate::{
+    broker::BrokerError,
     channels::Left,
     error::Disconnect,
     limits,
     metrics::CommandKind,
-    names::ChannelName,
+    names::{ChannelName, UserId},
+    node::Target,
     session::{
-        Answer, Ask, Input, Output, Ticket,
+        Answer, Ask, Departure, GoLive, Input, Output, Ticket,
         protocol::{Protocol, Push, Reply},
     },
     wire::{
@@ -77,8 +80,10 @@ impl Worker {
                 self.write(at, &frame);
             }
             Output::Ask(ticket, ask) => return self.ask(at, ticket, ask),
-            Output::GoLive(channel) => self.go_live(at, &channel),
-            Output::Leave(channel) => self.leave(at, &channel),
+            Output::GoLive(go_live) => return self.go_live(at, go_live),
+            Output::Leave(departure) => self.leave(at, departure),
+            Output::Announce(channel, info) => self.start(self.shared.broker.join(&channel, info)),
+            Output::Displace(user) => self.displace(at, user),
             Output::Refused(why) => self.log_refusal(at, &why),
             Output::Close(cause) => self.end(at, cause),
             Output::Refuse => self.refuse(at),
@@ -95,20 +100,12 @@ impl Worker {
                 }
                 Some(Input::Answer(ticket, Answer::Entered(allowed)))
             }
-            Ask::Join { channel } => {
-                self.hold(at, &channel);
-                let joined = self.shared.broker.subscribe(&channel);
-                match self.answer_of(at, ticket, joined.map(Answer::Joined).boxed())? {
-                    // Nothing had to be waited for: the session goes on at once.
-                    answer @ Answer::Joined(_) => Some(Input::Answer(ticket, answer)),
-                    answer @ (Answer::Entered(_) | Answer::Published { .. }) => {
-                        debug_assert!(false, "a join is answered by a join");
-                        Some(Input::Answer(ticket, answer))
-                    }
-                }
+            Ask::Join(join) => {
+                self.hold(at, &join.channel);
+                self.answered(at, ticket, self.shared.clone().join(*join).map(Answer::Joined).boxed())
             }
-            Ask::Publish { channel, publication } => {
-                let published = self.shared.broker.publish(&channel, publication, Default::default());
+            Ask::Publish { channel, publication, options } => {
+                let published = self.shared.broker.publish(&channel, publication, options);
                 let answer = published.map(|result| Answer::Published { channel, result }).boxed();
                 // Through the inbox also when it is ready, behind the publication itself: the publisher gets its own copy
                 // before the reply.
@@ -117,7 +114,22 @@ impl Worker {
                 self.shared.inboxes[self.number].push(message);
                 None
             }
+            Ask::History { channel, query, options, epoch } => {
+                let read = self.shared.broker.history(&channel, query, options);
+                self.answered(at, ticket, read.map(|result| Answer::History { epoch, result }).boxed())
+            }
+            Ask::Presence { channel } => {
+                self.answered(at, ticket, self.shared.presence.list(&channel).map(Answer::Presence).boxed())
+            }
+            Ask::PresenceStats { channel } => {
+                self.answered(at, ticket, self.shared.presence.stats(&channel).map(Answer::PresenceStats).boxed())
+            }
         }
+    }
+
+    /// An answer that is there already is the session's next input: nothing had to be waited for.
+    fn answered(&self, at: ConnectionRef, ticket: Ticket, answer: BoxFuture<'static, Answer>) -> Option<Input> {
+        self.answer_of(at, ticket, answer).map(|answer| Input::Answer(ticket, answer))
     }
 
     fn log_refusal(&self, at: ConnectionRef, why: &str) {
@@ -138,54 +150,91 @@ impl Worker {
         None
     }
 
-    /// Takes a place in the channel: from here on its publications come to the inbox.
+    /// Begins something whose end nobody waits for. What is begun in order reaches the broker in order.
+    fn start(&self, mut begun: BoxFuture<'static, Result<(), BrokerError>>) {
+        let failed = |cause: BrokerError| debug!(%cause, "the broker did not take what nobody waits for");
+        match (&mut begun).now_or_never() {
+            Some(Ok(())) => {}
+            Some(Err(cause)) => failed(cause),
+            None => {
+                self.shared.services.spawn(async move { begun.await.map_err(failed) });
+            }
+        }
+    }
+
+    /// Takes a place in the channel: from here on its publications come to the inbox, and the ring keeps them.
     fn hold(&mut self, at: ConnectionRef, channel: &ChannelName) {
         let number = self.number;
         let shared = self.shared.clone();
         let Some(connection) = self.connections.get_mut(at.slot as usize) else { return };
         let key = self.channels.open(channel);
-        self.channels.get_mut(key).hold();
+        self.channels.get_mut(key).hold(at.slot);
         shared.table.join(channel, number, connection.session.protocol());
-        connection.memberships.push(Membership { channel: key, index: None });
+        connection.memberships.push(Membership { channel: key, place: None });
         shared.counters[number].subscriptions.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn go_live(&mut self, at: ConnectionRef, channel: &ChannelName) {
-        let Some(key) = self.channels.key(channel) else { return };
-        let Some(connection) = self.connections.get_mut(at.slot as usize) else { return };
-        let variant = connection.variant();
-        let Some(membership) = connection.memberships.iter_mut().find(|membership| membership.channel == key) else {
-            return;
-        };
-        let place = self.channels.get_mut(key).go_live(at.slot, variant);
-        membership.index = Some(u32::try_from(place.index).expect("fewer members than 2^32"));
+    fn go_live(&mut self, at: ConnectionRef, go_live: GoLive) -> Option<Input> {
+        let GoLive { channel, position, delta, joins } = go_live;
+        let key = self.channels.key(&channel)?;
+        let variant = self.connections.get(at.slot as usize)?.variant();
+        let terms = Terms { variant, delta, joins };
+        match self.channels.get_mut(key).go_live(at.slot, terms, position) {
+            Live::Member(place) => {
+                self.place(at.slot, key, place);
+                self.schedule(key);
+                None
+            }
+            Live::Waiting => None,
+            // More came while history was read than the ring could keep: the client reads again, from its position.
+            Live::Hole => Some(Input::Insufficient(channel)),
+        }
     }
 
-    fn leave(&mut self, at: ConnectionRef, channel: &ChannelName) {
-        let Some(key) = self.channels.key(channel) else { return };
-        let Some(connection) = self.connections.get_mut(at.slot as usize) else { return };
-        let Some(found) = connection.memberships.iter().position(|membership| membership.channel == key) else {
-            return;
-        };
-        let membership = connection.memberships.swap_remove(found);
-        self.give_up(at, membership);
+    fn leave(&mut self, at: ConnectionRef, departure: Departure) {
+        if let Some(key) = self.channels.key(&departure.channel)
+            && let Some(connection) = self.connections.get_mut(at.slot as usize)
+            && let Some(found) = connection.memberships.iter().position(|membership| membership.channel == key)
+        {
+            let membership = connection.memberships.swap_remove(found);
+            self.give_up(at, membership);
+        }
+        self.depart(at, departure);
+    }
+
+    /// Tells others that a subscriber is gone.
+    pub(super) fn depart(&mut self, at: ConnectionRef, departure: Departure) {
+        let Departure { channel, presence, leave } = departure;
+        let Some(connection) = self.connections.get(at.slot as usize) else { return };
+        let client = connection.session.client();
+        if let Some(user) = presence {
+            self.start(self.shared.presence.remove(&channel, client, user.as_str()));
+        }
+        if let Some(info) = leave {
+            self.start(self.shared.broker.leave(&channel, info));
+        }
+    }
+
+    fn displace(&mut self, at: ConnectionRef, user: UserId) {
+        let Some(connection) = self.connections.get(at.slot as usize) else { return };
+        let keep = connection.session.client().to_string();
+        (self.shared.displace)(Target { user, client: None, session: None }, keep);
     }
 
     /// Removes a membership that the connection no longer lists.
     pub(super) fn give_up(&mut self, at: ConnectionRef, membership: Membership) {
         let Some(connection) = self.connections.get(at.slot as usize) else { return };
         let protocol = connection.session.protocol();
-        let place = connection.place(membership);
         let connections = &mut self.connections;
         let channel = self.channels.get_mut(membership.channel);
-        match place {
-            None => channel.release(),
+        match membership.place {
+            None => channel.release(at.slot),
             Some(place) => channel.remove(place, |slot, index| {
                 let moved = connections.get_mut(slot as usize).and_then(|connection| {
                     connection.memberships.iter_mut().find(|other| other.channel == membership.channel)
                 });
                 if let Some(moved) = moved {
-                    moved.index = Some(u32::try_from(index).expect("fewer members than 2^32"));
+                    moved.place = Some(Place { index, ..place });
                 }
             }),
         }
@@ -237,7 +286,7 @@ impl Worker {
             match deflate {
                 Some(params) if frame.payload(&replies).len() >= min_size => {
                     let (mut deflated, mut whole) = (Vec::new(), Vec::new());
-                    self.deflater.deflate(params, frame.payload(&replies), &mut deflated);
+                    self.tools.deflater.deflate(params, frame.payload(&replies), &mut deflated);
                     websocket::deflated_frame(kind, &deflated, &mut whole);
                     self.write(at, &whole);
                 }

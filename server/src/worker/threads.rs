@@ -17,13 +17,15 @@ use super::{
     users::Users,
 };
 use crate::{
-    broker::Broker,
+    broker::{Broker, BrokerError, History},
     channels::ChannelTable,
     clock::Clock,
     error::{Disconnect, Unsubscribed},
     metrics::WorkerCounters,
     names::ChannelName,
     node::{Counts, Local, Target},
+    presence::Presence,
+    session::{Join, ServerRefresh, ServerSubscription},
     settings::Settings,
 };
 
@@ -41,11 +43,31 @@ pub struct Shared {
     pub users: Arc<Users>,
     /// Where publications go.
     pub broker: Arc<dyn Broker>,
+    /// Who is in which channel.
+    pub presence: Arc<dyn Presence>,
+    /// Whether presence has to be refreshed, because it expires.
+    pub presence_expires: bool,
+    /// Ends all connections of a user but one, on every node.
+    pub displace: Box<dyn Fn(Target, String) + Send + Sync>,
     /// Where futures run that a worker must not wait for.
     pub services: Handle,
 }
 
 impl Shared {
+    /// Takes a place in a channel; see [`Join`]. Everything is begun at the first poll, in order, and in the memory engine also
+    /// ended.
+    pub(super) async fn join(self: Arc<Self>, join: Join) -> Result<Option<History>, BrokerError> {
+        let Join { channel, presence, history } = join;
+        self.broker.subscribe(&channel).await?;
+        if let Some((client, info)) = presence {
+            self.presence.add(&channel, client, info).await?;
+        }
+        match history {
+            None => Ok(None),
+            Some((query, options)) => self.broker.history(&channel, query, options).await.map(Some),
+        }
+    }
+
     pub(super) fn connection_ended(&self, worker: usize) {
         self.counters[worker].connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -117,6 +139,16 @@ impl Local for Workers {
     fn unsubscribe(&self, target: &Target, channel: Option<&ChannelName>, cause: &Unsubscribed) {
         let target = Arc::new(target.clone());
         self.tell(|| Message::Unsubscribe { target: target.clone(), channel: channel.cloned(), cause: cause.clone() });
+    }
+
+    fn subscribe(&self, target: &Target, subscription: &Arc<ServerSubscription>) {
+        let target = Arc::new(target.clone());
+        self.tell(|| Message::Subscribe { target: target.clone(), subscription: subscription.clone() });
+    }
+
+    fn refresh(&self, target: &Target, refresh: &Arc<ServerRefresh>) {
+        let target = Arc::new(target.clone());
+        self.tell(|| Message::Refresh { target: target.clone(), refresh: refresh.clone() });
     }
 
     fn channels(&self, matches: &dyn Fn(&str) -> bool) -> BTreeMap<String, u32> {

@@ -1,6 +1,6 @@
 //! Which connections belong to whom: on this worker by slot, on the node as a count.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use dashmap::{DashMap, mapref::entry::Entry};
 use tracing::debug;
@@ -10,7 +10,7 @@ use crate::{
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, UserId},
     node::Target,
-    session::Input,
+    session::{Input, ServerRefresh, ServerSubscription},
 };
 
 /// Number of connections of each user of this node.
@@ -109,8 +109,20 @@ impl Worker {
     }
 
     pub(super) fn unsubscribe_users(&mut self, target: &Target, channel: Option<&ChannelName>, cause: &Unsubscribed) {
+        self.drive_users(target, || Input::Unsubscribe(channel.cloned(), cause.clone()));
+    }
+
+    pub(super) fn subscribe_users(&mut self, target: &Target, subscription: &Arc<ServerSubscription>) {
+        self.drive_users(target, || Input::Subscribe(subscription.clone()));
+    }
+
+    pub(super) fn refresh_users(&mut self, target: &Target, refresh: &Arc<ServerRefresh>) {
+        self.drive_users(target, || Input::Refresh(refresh.clone()));
+    }
+
+    fn drive_users(&mut self, target: &Target, input: impl Fn() -> Input) {
         for at in self.connections_of(target) {
-            self.drive(at, Input::Unsubscribe(channel.cloned(), cause.clone()));
+            self.drive(at, input());
             self.write_replies(at);
             self.reschedule(at);
         }
