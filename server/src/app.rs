@@ -35,7 +35,8 @@ use crate::{
     metrics::{Metrics, WorkerCounters},
     names::NodeId,
     namespace::Namespaces,
-    node::{Local, Node, cluster},
+    node::{Local, Node, Target, cluster},
+    presence::{Presence, memory::MemoryPresence},
     settings::Settings,
     worker::{Shared, Users, Workers, inbox::Inbox},
 };
