@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     auth::{Failure, UnixSeconds},
-    broker::{BrokerError, Publication, StreamPosition},
+    broker::{BrokerError, Publication, PublishOptions, Published},
     clock::Moment,
     error::{ClientError, Disconnect, Unsubscribed},
     limits,
@@ -127,7 +127,9 @@ pub enum Ask {
         /// Where.
         channel: ChannelName,
         /// What.
-        publication: Publication,
+        publication: Box<Publication>,
+        /// How.
+        options: PublishOptions,
     },
 }
 
@@ -142,8 +144,8 @@ pub enum Answer {
     Published {
         /// Where it was published: the publisher's own copy is delivered before its reply.
         channel: ChannelName,
-        /// Its position, when the channel has history.
-        result: Result<Option<StreamPosition>, BrokerError>,
+        /// What became of it.
+        result: Result<Published, BrokerError>,
     },
 }
 

@@ -5,7 +5,7 @@ use tracing::warn;
 
 use super::{Answer, Ask, Context, Output, Phase, Session, Ticket, error, protocol::Reply};
 use crate::{
-    broker::{BrokerError, ClientInfo, Publication, StreamPosition},
+    broker::{BrokerError, ClientInfo, Publication, PublishOptions, Published},
     error::{ClientError, Disconnect},
     names::ChannelName,
     namespace::{Permit, Subject},
@@ -39,14 +39,17 @@ impl Session {
             chan_info: subscription.map(|subscription| subscription.info()).unwrap_or_default(),
         };
         let publication = Publication { data, info: Some(info), time: Some(context.unix_ms), ..Publication::default() };
-        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication }, out);
+        let rules = context.settings.namespaces.resolve(&channel);
+        let options = rules.map_or_else(PublishOptions::default, |rules| PublishOptions {
+            history: rules.history(),
+            delta: rules.options().delta_publish,
+            ..PublishOptions::default()
+        });
+        let publication = Box::new(publication);
+        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication, options }, out);
     }
 
-    pub(super) fn published(
-        ticket: Ticket,
-        result: Result<Option<StreamPosition>, BrokerError>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn published(ticket: Ticket, result: Result<Published, BrokerError>, out: &mut Vec<Output>) {
         match result {
             // Client protocol: the position is not told to clients.
             Ok(_) => out.push(Output::Reply(ticket.command, Reply::Publish)),

@@ -107,8 +107,8 @@ impl Worker {
                     }
                 }
             }
-            Ask::Publish { channel, publication } => {
-                let published = self.shared.broker.publish(&channel, publication, Default::default());
+            Ask::Publish { channel, publication, options } => {
+                let published = self.shared.broker.publish(&channel, *publication, options);
                 let answer = published.map(|result| Answer::Published { channel, result }).boxed();
                 // Through the inbox also when it is ready, behind the publication itself: the publisher gets its own copy
                 // before the reply.
