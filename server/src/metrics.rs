@@ -90,9 +90,14 @@ impl CommandKind {
             Input::Answer(_, Answer::History { .. }) => Some(Self::History),
             Input::Answer(_, Answer::Presence(_)) => Some(Self::Presence),
             Input::Answer(_, Answer::PresenceStats(_)) => Some(Self::PresenceStats),
-            Input::Malformed | Input::FramePong | Input::Deadline | Input::Disconnect(_) | Input::Unsubscribe(..) => {
-                None
-            }
+            Input::Malformed => None,
+            Input::FramePong => None,
+            Input::Deadline => None,
+            Input::Disconnect(_) => None,
+            Input::Unsubscribe(..) => None,
+            Input::Subscribe(_) => None,
+            Input::Refresh(_) => None,
+            Input::Insufficient(_) => None,
         }
     }
 }

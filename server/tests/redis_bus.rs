@@ -92,14 +92,14 @@ async fn an_idempotency_key_publishes_once_with_the_recorded_effects() {
     peer.join("news").await;
     let publish = async |data: &'static str, key: &str| {
         let publication = Publication { data: data.into(), ..Publication::default() };
-        let options = PublishOptions { idempotency_key: Some(key.into()) };
-        assert_eq!(peer.broker.publish(&"news".into(), publication, options).await, Ok(None));
+        let options = PublishOptions { idempotency_key: Some(key.into()), ..PublishOptions::default() };
+        peer.broker.publish(&"news".into(), publication, options).await.unwrap().position
     };
     // Loads the script: the recording begins when the server knows it.
-    publish("0", "k0").await;
+    assert_eq!(publish("0", "k0").await, None);
     for name in ["plain_idempotent", "plain_idempotent_repeat"] {
         let mut monitor = redis.monitor().await;
-        publish("1", "k1").await;
+        assert_eq!(publish("1", "k1").await, None);
         let (_, call) = monitor.next(&["EVALSHA"]).await;
         let recorded = &case(&vectors, name)["commands"][0];
         assert_eq!(call[3], recorded["keys"][0].as_str().unwrap());
@@ -114,7 +114,7 @@ async fn an_idempotency_key_publishes_once_with_the_recorded_effects() {
             }
         }
     }
-    publish("2", "k2").await;
+    assert_eq!(publish("2", "k2").await, None);
     let mut delivered = Vec::new();
     for _ in 0..3 {
         delivered.push(peer.received().await.1);

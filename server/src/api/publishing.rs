@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::{Api, Method, option_of, payload, refused};
 use crate::{
-    broker::{Publication, PublishOptions},
+    broker::{Publication, PublishOptions, Version},
     config::SubscriptionType,
     error::ApiError,
     names::ChannelName,
@@ -29,32 +29,32 @@ impl Api {
     /// 102: unknown namespace. 100 and 111: the broker is away or behind; publish again with the same idempotency key.
     pub async fn publish(&self, request: PublishRequest) -> Result<PublishResult, ApiError> {
         let method = Method::Publish;
-        // History comes with its own options; without it there is nothing to skip, to compare versions with, or to send
-        // differences of.
         let PublishRequest {
             channel,
             data,
             b64data,
-            skip_history: _,
+            skip_history,
             tags,
             idempotency_key,
-            delta: _,
-            version: _,
-            version_epoch: _,
+            delta,
+            version,
+            version_epoch,
         } = request;
+        let wishes = Wishes { skip_history, idempotency_key, delta, version, version_epoch };
         if channel.is_empty() {
             return Err(refused(method, "", ApiError::BadRequest, "the request names no channel", "channel"));
         }
         let data = payload(method, data, &b64data, "b64data")?;
-        self.look(method, &channel, |rules| {
+        let options = self.look(method, &channel, |rules| {
             if rules.options().subscription_type != SubscriptionType::Stream {
                 let why = "the namespace is not for publications but for maps or polling";
                 let see = option_of(rules, "subscription_type");
                 return Err(refused(method, &channel, ApiError::BadRequest, why, see));
             }
-            check(method, rules, &data)
+            check(method, rules, &data)?;
+            Ok(wishes.options(rules))
         })?;
-        self.hand_over(channel, data, tags, idempotency_key).await
+        self.hand_over(channel, data, tags, options).await
     }
 
     /// Publishes the same data to many channels, up to 1024 at a time; the responses are in the order of the channels.
@@ -68,23 +68,27 @@ impl Api {
             channels,
             data,
             b64data,
-            skip_history: _,
+            skip_history,
             tags,
             idempotency_key,
-            delta: _,
-            version: _,
-            version_epoch: _,
+            delta,
+            version,
+            version_epoch,
         } = request;
+        let wishes = &Wishes { skip_history, idempotency_key, delta, version, version_epoch };
         if channels.is_empty() {
             return Err(refused(method, "", ApiError::BadRequest, "the request names no channels", "channels"));
         }
         let data = payload(method, data, &b64data, "b64data")?;
         let responses = stream::iter(channels)
             .map(|channel| {
-                let (data, tags, idempotency_key) = (data.clone(), tags.clone(), idempotency_key.clone());
+                let (data, tags) = (data.clone(), tags.clone());
                 async move {
-                    self.look(method, &channel, |rules| check(method, rules, &data))?;
-                    self.hand_over(channel, data, tags, idempotency_key).await
+                    let options = self.look(method, &channel, |rules| {
+                        check(method, rules, &data)?;
+                        Ok(wishes.options(rules))
+                    })?;
+                    self.hand_over(channel, data, tags, options).await
                 }
             })
             .buffered(BROADCAST_CONCURRENCY)
@@ -99,16 +103,37 @@ impl Api {
         channel: String,
         data: Bytes,
         tags: BTreeMap<String, String>,
-        idempotency_key: String,
+        options: PublishOptions,
     ) -> Result<PublishResult, ApiError> {
         let channel = ChannelName::from(channel);
         let publication = Publication { data, tags, ..Publication::default() };
-        let options = PublishOptions { idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key) };
-        let position = self.node.publish(&channel, publication, options).await?;
-        Ok(position.map_or_else(PublishResult::default, |position| PublishResult {
+        let published = self.node.publish(&channel, publication, options).await?;
+        Ok(published.position.map_or_else(PublishResult::default, |position| PublishResult {
             offset: position.offset,
             epoch: position.epoch.to_string(),
         }))
+    }
+}
+
+/// What a request asks of the broker, as it stands in the request.
+struct Wishes {
+    skip_history: bool,
+    idempotency_key: String,
+    delta: bool,
+    version: u64,
+    version_epoch: String,
+}
+
+impl Wishes {
+    /// The same, in a channel with these rules. What only has a meaning with history is passed on without it, too; the
+    /// broker passes over it.
+    fn options(&self, rules: Rules<'_>) -> PublishOptions {
+        PublishOptions {
+            history: if self.skip_history { None } else { rules.history() },
+            idempotency_key: (!self.idempotency_key.is_empty()).then(|| self.idempotency_key.clone()),
+            delta: self.delta || rules.options().delta_publish,
+            version: (self.version > 0).then(|| Version { number: self.version, epoch: self.version_epoch.clone() }),
+        }
     }
 }
 

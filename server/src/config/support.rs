@@ -71,7 +71,7 @@ const UNSUPPORTED_CHANNEL: &[&str] = &[
 ];
 
 /// The next to come: history, recovery, presence. As [`UNSUPPORTED`].
-const NEXT: &[&str] = &["client.subscribe_to_user_personal_channel.enabled"];
+const NEXT: &[&str] = &[];
 
 /// As [`NEXT`], where the engine is Redis.
 const NEXT_REDIS: &[&str] = &[
@@ -82,23 +82,7 @@ const NEXT_REDIS: &[&str] = &[
 ];
 
 /// As [`NEXT`], in `channel.without_namespace` and in every namespace.
-const NEXT_CHANNEL: &[&str] = &[
-    "presence",
-    "join_leave",
-    "force_push_join_leave",
-    "history_size",
-    "history_ttl",
-    "history_meta_ttl",
-    "force_positioning",
-    "allow_positioning",
-    "force_recovery",
-    "allow_recovery",
-    "force_recovery_mode",
-    "auto_cache_recover",
-    "allowed_delta_types",
-    "allow_tags_filter",
-    "delta_publish",
-];
+const NEXT_CHANNEL: &[&str] = &["allowed_delta_types", "allow_tags_filter", "delta_publish"];
 
 /// One problem for each option that is set and not supported yet.
 pub(super) fn refuse(config: &Config, given: &Given) -> Vec<Problem> {

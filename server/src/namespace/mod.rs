@@ -36,6 +36,7 @@ pub use refusal::{OptionPath, Refusal, Rule, Seen};
 
 use crate::{
     auth::ConfigProblem,
+    broker::HistoryOptions,
     config::{Channel, ChannelOptions, Client, DataFormat},
 };
 
@@ -72,17 +73,6 @@ pub struct Rules<'a> {
     channel: &'a str,
     /// What follows the namespace boundary; the whole channel where there is none.
     rest: &'a str,
-}
-
-/// How much history a channel keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryOptions {
-    /// Publications.
-    pub size: u32,
-    /// Time since the last publication, after which they are dropped.
-    pub ttl: std::time::Duration,
-    /// Time since the last use, after which the stream itself is forgotten.
-    pub meta_ttl: std::time::Duration,
 }
 
 impl Namespaces {

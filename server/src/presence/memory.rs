@@ -99,18 +99,19 @@ impl Presence for MemoryPresence {
     }
 
     fn list(&self, channel: &ChannelName) -> BoxFuture<'static, Result<BTreeMap<String, ClientInfo>, BrokerError>> {
-        let list = self.channels.get(channel).map(|channel| {
-            channel.clients.iter().map(|(client, info)| (client.to_string(), info.clone())).collect()
-        });
+        let list = self
+            .channels
+            .get(channel)
+            .map(|channel| channel.clients.iter().map(|(client, info)| (client.to_string(), info.clone())).collect());
         future::ready(Ok(list.unwrap_or_default())).boxed()
     }
 
     fn stats(&self, channel: &ChannelName) -> BoxFuture<'static, Result<PresenceStats, BrokerError>> {
         let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let stats = self.channels.get(channel).map(|channel| PresenceStats {
-            clients: count(channel.clients.len()),
-            users: count(channel.users.len()),
-        });
+        let stats = self
+            .channels
+            .get(channel)
+            .map(|channel| PresenceStats { clients: count(channel.clients.len()), users: count(channel.users.len()) });
         future::ready(Ok(stats.unwrap_or_default())).boxed()
     }
 }

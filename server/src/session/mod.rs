@@ -190,7 +190,7 @@ pub enum Ask {
         /// Where.
         channel: ChannelName,
         /// What.
-        publication: Publication,
+        publication: Box<Publication>,
         /// How.
         options: PublishOptions,
     },

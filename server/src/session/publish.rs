@@ -39,7 +39,7 @@ impl Session {
         let info = self.client_info(subscription.map(|subscription| subscription.info()).unwrap_or_default());
         let publication =
             Publication { data, info: Some(info), time: Some(context.unix_ms), ..Publication::default() };
-        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication, options }, out);
+        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication: Box::new(publication), options }, out);
     }
 
     pub(super) fn published(ticket: Ticket, result: Result<Published, BrokerError>, out: &mut Vec<Output>) {

@@ -241,7 +241,7 @@ fn only_subscribers_may_publish_where_the_channel_says_so() {
     let [Output::Ask(ticket, Ask::Publish { publication, .. })] = &outputs[..] else { panic!("{outputs:?}") };
     let info = publication.info.as_ref().expect("a client's publication says whose it is");
     assert_eq!(info.client, script.session.client().to_string());
-    let answer = Answer::Published { channel: "news".into(), result: Ok(None) };
+    let answer = Answer::Published { channel: "news".into(), result: Ok(Published::default()) };
     assert_eq!(script.give(Input::Answer(*ticket, answer)), [Output::Reply(4, Reply::Publish)]);
 }
 

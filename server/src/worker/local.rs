@@ -150,14 +150,6 @@ impl LocalChannel {
         self.holders.push(Holder { slot, since: Some(self.head) });
     }
 
-    /// Starts to keep anew for a holder that let go.
-    pub(super) fn hold_again(&mut self, slot: u32) {
-        let head = self.head;
-        if let Some(holder) = self.holders.iter_mut().find(|holder| holder.slot == slot) {
-            holder.since = Some(head);
-        }
-    }
-
     /// Gives up a place that is not a member's.
     pub(super) fn release(&mut self, slot: u32) {
         if let Some(index) = self.holders.iter().position(|holder| holder.slot == slot) {
@@ -566,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn at_its_bound_the_ring_lets_go_and_the_holder_reads_again() {
+    fn at_its_bound_the_ring_lets_go_and_the_holder_is_told() {
         let mut channel = LocalChannel::new("c".into());
         channel.hold(1);
         for offset in 1..=4 {
@@ -574,10 +566,6 @@ mod tests {
         }
         channel.let_go();
         assert_eq!(channel.go_live(1, terms(), at(2)), Live::Hole);
-        channel.hold_again(1);
-        channel.append(frame(at(5)));
-        assert!(matches!(channel.go_live(1, terms(), at(4)), Live::Member(_)));
-        assert_eq!(drain(&mut channel), [(1, Some(5))]);
     }
 
     proptest! {

@@ -219,6 +219,7 @@ impl Worker {
     fn new(number: usize, shared: Arc<Shared>, settings: Arc<Settings>) -> Self {
         let now = shared.clock.now();
         let tools = tools(&settings);
+        let periodic_at = now + settings.presence_update_interval;
         Self {
             number,
             shared,
@@ -232,7 +233,7 @@ impl Worker {
             wheel: Wheel::new(now),
             due: Vec::new(),
             drain: None,
-            periodic_at: now + settings.presence_update_interval,
+            periodic_at,
             tasks: Vec::new(),
             read_scratch: vec![0; limits::READ_SCRATCH],
             replies: Vec::new(),

@@ -105,7 +105,7 @@ impl Worker {
                 self.answered(at, ticket, self.shared.clone().join(*join).map(Answer::Joined).boxed())
             }
             Ask::Publish { channel, publication, options } => {
-                let published = self.shared.broker.publish(&channel, publication, options);
+                let published = self.shared.broker.publish(&channel, *publication, options);
                 let answer = published.map(|result| Answer::Published { channel, result }).boxed();
                 // Through the inbox also when it is ready, behind the publication itself: the publisher gets its own copy
                 // before the reply.
@@ -151,7 +151,7 @@ impl Worker {
     }
 
     /// Begins something whose end nobody waits for. What is begun in order reaches the broker in order.
-    fn start(&self, mut begun: BoxFuture<'static, Result<(), BrokerError>>) {
+    pub(super) fn start(&self, mut begun: BoxFuture<'static, Result<(), BrokerError>>) {
         let failed = |cause: BrokerError| debug!(%cause, "the broker did not take what nobody waits for");
         match (&mut begun).now_or_never() {
             Some(Ok(())) => {}

@@ -33,13 +33,13 @@ const TRIES: u32 = 240;
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// What was read for a repair or a check.
-pub(crate) struct Read {
-    pub(crate) channel: ChannelName,
+pub struct Read {
+    pub(super) channel: ChannelName,
     /// The channel's position when the read began.
-    pub(crate) since: StreamPosition,
-    pub(crate) result: Result<History, BrokerError>,
+    pub(super) since: StreamPosition,
+    pub(super) result: Result<History, BrokerError>,
     /// The read only compares positions.
-    pub(crate) check: bool,
+    pub(super) check: bool,
 }
 
 impl Worker {
@@ -72,7 +72,7 @@ impl Worker {
         if channel.parked.is_none() {
             channel.parked = Some(Vec::new());
             debug!(channel = %name, offset = since.offset, "repairing a gap from history");
-            self.read(name, since, options, false);
+            self.read_history(name, since, options, false);
         }
         true
     }
@@ -153,7 +153,7 @@ impl Worker {
         let (name, Some(since)) = (channel.name.clone(), channel.position().cloned()) else { return };
         let Some(options) = self.history_of(&name) else { return };
         self.channels.get_mut(key).checking = true;
-        self.read(name, since, options, true);
+        self.read_history(name, since, options, true);
     }
 
     /// The bus of this channel was away: what it did not bring is read at once.
@@ -163,7 +163,7 @@ impl Worker {
         }
     }
 
-    fn read(&self, channel: ChannelName, since: StreamPosition, options: HistoryOptions, check: bool) {
+    fn read_history(&self, channel: ChannelName, since: StreamPosition, options: HistoryOptions, check: bool) {
         let (broker, inbox) = (self.shared.broker.clone(), self.shared.inboxes[self.number].clone());
         let query = HistoryQuery {
             since: Some(since.offset),

@@ -12,11 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use starling_server::{
     broker::{
-        Broker, BrokerError, BrokerEvents, Publication, PublishOptions,
+        Broker, BrokerError, BrokerEvents, ClientInfo, Publication, PublishOptions, Published,
         redis::{Access, RedisBroker, Settings},
     },
     error::{Disconnect, Unsubscribed},
@@ -301,13 +302,28 @@ pub struct Subscribers {
 }
 
 impl BrokerEvents for Subscribers {
-    fn publication(&self, channel: &ChannelName, publication: Publication) -> Result<(), BrokerError> {
+    fn publication(
+        &self,
+        channel: &ChannelName,
+        publication: Publication,
+        _previous: Option<Bytes>,
+    ) -> Result<(), BrokerError> {
         if self.full.load(Ordering::SeqCst) {
             return Err(BrokerError::Overloaded);
         }
         self.received.send((channel.clone(), publication)).unwrap();
         Ok(())
     }
+
+    fn joined(&self, _channel: &ChannelName, _info: ClientInfo) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn left(&self, _channel: &ChannelName, _info: ClientInfo) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn interrupted(&self, _channels: &[ChannelName]) {}
 
     fn wanted(&self, channel: &ChannelName) -> bool {
         self.wanted.lock().contains(channel)
@@ -355,8 +371,8 @@ impl Peer {
 
     pub async fn publish(&self, channel: &str, data: &str) -> Result<(), BrokerError> {
         let publication = Publication { data: data.to_owned().into(), ..Publication::default() };
-        let position = self.broker.publish(&channel.into(), publication, PublishOptions::default()).await?;
-        assert_eq!(position, None);
+        let published = self.broker.publish(&channel.into(), publication, PublishOptions::default()).await?;
+        assert_eq!(published, Published::default());
         Ok(())
     }
 

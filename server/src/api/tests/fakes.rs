@@ -18,7 +18,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     api::{Api, Face, Failure, Meter, Method, grpc::GrpcFace, http, http::HttpFace},
-    broker::{Broker, BrokerError, Publication, PublishOptions, StreamPosition},
+    broker::{
+        Broker, BrokerError, ClientInfo, History, HistoryOptions, HistoryQuery, Publication, PublishOptions, Published,
+        StreamPosition,
+    },
     config::{self, DataFormat, GrpcApi, HttpApi, SubscriptionType},
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId},
@@ -88,13 +91,16 @@ impl Broker for FakeNode {
         channel: &ChannelName,
         publication: Publication,
         options: PublishOptions,
-    ) -> BoxFuture<'static, Result<Option<StreamPosition>, BrokerError>> {
+    ) -> BoxFuture<'static, Result<Published, BrokerError>> {
         let answer = match channel.as_str().split_once(':') {
-            Some(("hist", _)) => Ok(Some(StreamPosition { epoch: "xyz".into(), offset: 7 })),
+            Some(("hist", _)) => {
+                let position = Some(StreamPosition { epoch: "xyz".into(), offset: 7 });
+                Ok(Published { position, suppressed: None })
+            }
             Some(("away", _)) => Err(BrokerError::Unavailable),
             Some(("busy", _)) => Err(BrokerError::Overloaded),
             Some(("stuck", _)) => return std::future::pending().boxed(),
-            _ => Ok(None),
+            _ => Ok(Published::default()),
         };
         self.note(|| Told::Published {
             channel: channel.to_string(),
@@ -108,6 +114,27 @@ impl Broker for FakeNode {
             answer
         }
         .boxed()
+    }
+
+    fn join(&self, _: &ChannelName, _: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn leave(&self, _: &ChannelName, _: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn history(
+        &self,
+        _: &ChannelName,
+        _: HistoryQuery,
+        _: HistoryOptions,
+    ) -> BoxFuture<'static, Result<History, BrokerError>> {
+        async { Err(BrokerError::Unavailable) }.boxed()
+    }
+
+    fn remove_history(&self, _: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn status(&self) -> Result<(), String> {

@@ -67,6 +67,9 @@ pub(super) trait Listener: Send + Sync {
     /// Whether a channel still has local subscribers.
     fn wanted(&self, channel: &ChannelName) -> bool;
 
+    /// These channels are received again after a time without a connection. Must not block.
+    fn interrupted(&self, channels: &[ChannelName]);
+
     /// Everything is subscribed on a new connection. Must not block.
     fn connected(&self);
 }
@@ -259,10 +262,19 @@ impl Keeper {
                 return Ok(());
             }
             match link.subscribe(&self.wire_names(&new), self.settings.io_timeout).await {
-                Ok(()) => self.shared.channels.lock().confirm(&new),
+                Ok(()) => self.confirm(&new),
                 Err(LinkError::Redis(error)) if !error.is_unrecoverable_error() => self.one_by_one(link, &new).await?,
                 Err(why) => return Err(why),
             }
+        }
+    }
+
+    /// Channels of an earlier connection are reported as soon as they are received again, not once all are: the first ones
+    /// are repaired while the last ones are subscribed.
+    fn confirm(&self, channels: &[ChannelName]) {
+        let interrupted = self.shared.channels.lock().confirm(channels);
+        if !interrupted.is_empty() {
+            self.shared.plan.listener.interrupted(&interrupted);
         }
     }
 
@@ -271,7 +283,7 @@ impl Keeper {
         for channel in channels {
             let one = std::slice::from_ref(channel);
             match link.subscribe(&self.wire_names(one), self.settings.io_timeout).await {
-                Ok(()) => self.shared.channels.lock().confirm(one),
+                Ok(()) => self.confirm(one),
                 Err(LinkError::Redis(error)) if !error.is_unrecoverable_error() => {
                     if let Some(unsaid) = self.complaint.due(Instant::now()) {
                         tracing::warn!(%channel, %error, unsaid, "Redis refused to subscribe");

@@ -41,6 +41,8 @@ struct Entry {
     leave_at: Option<Instant>,
     /// Whether `leaves` holds this channel.
     queued: bool,
+    /// It was received on an earlier connection: publications may have been missed since.
+    interrupted: bool,
 }
 
 enum State {
@@ -74,7 +76,7 @@ impl ChannelList {
             return Subscribed::Wait(receiver);
         }
         let (sender, receiver) = oneshot::channel();
-        let entry = Entry { state: State::Pending(vec![sender]), leave_at: None, queued: false };
+        let entry = Entry { state: State::Pending(vec![sender]), leave_at: None, queued: false, interrupted: false };
         self.entries.insert(channel.clone(), entry);
         if self.connected {
             self.to_subscribe.push_back(channel.clone());
@@ -161,8 +163,9 @@ impl ChannelList {
         taken
     }
 
-    /// Redis has confirmed: waiting subscribers may go on.
-    pub(super) fn confirm(&mut self, channels: &[ChannelName]) {
+    /// Redis has confirmed: waiting subscribers may go on. Answers which of the channels were received before and then not.
+    pub(super) fn confirm(&mut self, channels: &[ChannelName]) -> Vec<ChannelName> {
+        let mut interrupted = Vec::new();
         for channel in channels {
             let Some(entry) = self.entries.get_mut(channel) else { continue };
             if let State::Sent(waiters) = &mut entry.state {
@@ -171,8 +174,12 @@ impl ChannelList {
                     let _ = waiter.send(Ok(()));
                 }
                 entry.state = State::Live;
+                if std::mem::take(&mut entry.interrupted) {
+                    interrupted.push(channel.clone());
+                }
             }
         }
+        interrupted
     }
 
     /// Redis has refused one channel: those that wait fail. It is asked for again at the next [`retry`](Self::retry),
@@ -206,7 +213,10 @@ impl ChannelList {
         self.to_subscribe = VecDeque::new();
         for entry in self.entries.values_mut() {
             entry.state = match std::mem::replace(&mut entry.state, State::Live) {
-                State::Live => State::Pending(Vec::new()),
+                State::Live => {
+                    entry.interrupted = true;
+                    State::Pending(Vec::new())
+                }
                 State::Pending(waiters) | State::Sent(waiters) => State::Pending(waiters),
             };
         }

@@ -83,6 +83,8 @@ impl Listener for Lane {
         false
     }
 
+    fn interrupted(&self, _channels: &[ChannelName]) {}
+
     fn connected(&self) {
         // With a full lane the next announcement in turn has to do.
         let _ = self.lane.try_send(ControlEvent::Connected);

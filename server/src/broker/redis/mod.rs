@@ -53,7 +53,10 @@ pub use self::{
     settings::{Access, Server, Settings, SettingsError},
     tls::{Tls, TlsMaterial},
 };
-use super::{Broker, BrokerError, BrokerEvents, Publication, PublishOptions, StreamPosition};
+use super::{
+    Broker, BrokerError, BrokerEvents, ClientInfo, History, HistoryOptions, HistoryQuery, Publication, PublishOptions,
+    Published, StreamPosition,
+};
 use crate::names::ChannelName;
 
 /// How long Redis remembers an idempotency key.
@@ -119,6 +122,13 @@ impl RedisBroker {
         &self.counters
     }
 
+    /// Sends a message to all nodes that receive the channel, and keeps nothing.
+    fn announce(&self, channel: &ChannelName, message: Vec<u8>) -> BoxFuture<'static, Result<(), BrokerError>> {
+        let commands = Arc::clone(&self.shard(channel).commands);
+        let message_channel = self.keys.messages(channel);
+        async move { commands.run(|connection| bus::publish(connection, message_channel, message)).await }.boxed()
+    }
+
     fn shard(&self, channel: &ChannelName) -> &Shard {
         &self.shards[hashing::consistent_index(channel.as_str(), self.shards.len())]
     }
@@ -133,21 +143,20 @@ impl Broker for RedisBroker {
         self.shard(channel).bus.unsubscribe(channel);
     }
 
-    /// With an idempotency key nobody is told whether it was a repetition: without history there is no result to answer.
     fn publish(
         &self,
         channel: &ChannelName,
         publication: Publication,
         options: PublishOptions,
-    ) -> BoxFuture<'static, Result<Option<StreamPosition>, BrokerError>> {
+    ) -> BoxFuture<'static, Result<Published, BrokerError>> {
         let commands = Arc::clone(&self.shard(channel).commands);
         let message_channel = self.keys.messages(channel);
         let payload = payload::encode(publication, unix_ms());
-        let PublishOptions { idempotency_key } = options;
+        let PublishOptions { idempotency_key, .. } = options;
         match idempotency_key {
             None => async move {
                 commands.run(|connection| bus::publish(connection, message_channel, payload)).await?;
-                Ok(None)
+                Ok(Published::default())
             }
             .boxed(),
             Some(key) => {
@@ -160,11 +169,33 @@ impl Broker for RedisBroker {
                             call.invoke_async::<()>(&mut connection).await
                         })
                         .await?;
-                    Ok(None)
+                    Ok(Published::default())
                 }
                 .boxed()
             }
         }
+    }
+
+    fn join(&self, channel: &ChannelName, info: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.announce(channel, payload::encode_join(info))
+    }
+
+    fn leave(&self, channel: &ChannelName, info: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.announce(channel, payload::encode_leave(info))
+    }
+
+    fn history(
+        &self,
+        _channel: &ChannelName,
+        _query: HistoryQuery,
+        _options: HistoryOptions,
+    ) -> BoxFuture<'static, Result<History, BrokerError>> {
+        let top = StreamPosition { epoch: "none".into(), offset: 0 };
+        async { Ok(History { publications: Vec::new(), top }) }.boxed()
+    }
+
+    fn remove_history(&self, _channel: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn status(&self) -> Result<(), String> {
@@ -218,24 +249,30 @@ impl Listener for Receiver {
         let Some(channel) = std::str::from_utf8(channel).ok().and_then(|channel| self.keys.channel(channel)) else {
             return;
         };
-        match payload::decode(payload) {
-            // Deltas are made of history, which we do not keep yet.
-            Ok(BusMessage::Publication { publication, previous: _ }) => {
-                if self.events.publication(&ChannelName::from(channel), publication).is_err() {
-                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                }
+        let name = ChannelName::from(channel);
+        let taken = match payload::decode(payload) {
+            Ok(BusMessage::Publication { publication, previous }) => {
+                self.events.publication(&name, publication, previous.and_then(payload::payload))
             }
-            // Presence is not ours yet.
-            Ok(BusMessage::Join(_) | BusMessage::Leave(_)) => {}
+            Ok(BusMessage::Join(info)) => self.events.joined(&name, info),
+            Ok(BusMessage::Leave(info)) => self.events.left(&name, info),
             Err(malformed) => {
                 self.counters.malformed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(channel, %malformed, "dropped a message that cannot be read");
+                return;
             }
+        };
+        if taken.is_err() {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn wanted(&self, channel: &ChannelName) -> bool {
         self.events.wanted(channel)
+    }
+
+    fn interrupted(&self, channels: &[ChannelName]) {
+        self.events.interrupted(channels);
     }
 
     fn connected(&self) {}

@@ -27,7 +27,7 @@ pub enum BusMessage {
         /// The publication, with its position when the channel has history.
         publication: Publication,
         /// Set when the publisher wants deltas and the channel has history: the stored bytes of the publication before
-        /// this one, empty when there was none.
+        /// this one, empty when there was none. [`payload`] reads them.
         previous: Option<Bytes>,
     },
     /// A client has subscribed.
@@ -83,6 +83,15 @@ pub fn decode(bytes: Bytes) -> Result<BusMessage, Malformed> {
         b'l' => Ok(BusMessage::Leave(info(rest)?)),
         _ => Err(Malformed::Form),
     }
+}
+
+/// The payload of a stored publication; `None` when there is none, or none that can be read: it serves for deltas only, and
+/// without it publications are sent whole.
+pub fn payload(stored: Bytes) -> Option<Bytes> {
+    if stored.is_empty() {
+        return None;
+    }
+    wire::Publication::decode(stored).ok().map(|publication| publication.data)
 }
 
 /// `1:` offset `:` epoch `__` `PUB`. Only the first colon parts offset from epoch, and the epoch ends at the first `__`.
@@ -155,6 +164,24 @@ fn publication(bytes: Bytes, prefix: Option<StreamPosition>) -> Result<Publicati
 fn info(rest: Bytes) -> Result<ClientInfo, Malformed> {
     let body = rest.strip_prefix(b"__").ok_or(Malformed::Form)?;
     wire::ClientInfo::decode(body).map(decode_info).map_err(|_| Malformed::Protobuf)
+}
+
+/// The bytes of a join.
+pub fn encode_join(info: ClientInfo) -> Vec<u8> {
+    with_form(b"__j__", info)
+}
+
+/// The bytes of a leave.
+pub fn encode_leave(info: ClientInfo) -> Vec<u8> {
+    with_form(b"__l__", info)
+}
+
+fn with_form(form: &[u8], info: ClientInfo) -> Vec<u8> {
+    let info = encode_info(info);
+    let mut bytes = Vec::with_capacity(form.len() + info.encoded_len());
+    bytes.extend_from_slice(form);
+    info.encode(&mut bytes).expect("a vector grows");
+    bytes
 }
 
 fn encode_info(info: ClientInfo) -> wire::ClientInfo {
