@@ -65,14 +65,14 @@ impl<'a> Script<'a> {
     /// Subscribes up to the question for a place.
     fn ask_to_join(&mut self, id: u32, channel: &str) -> Ticket {
         let outputs = self.command(id, subscribe(channel));
-        let [Output::Ask(ticket, Ask::Join { .. })] = outputs[..] else { panic!("{outputs:?}") };
+        let [Output::Ask(ticket, Ask::Join(_))] = outputs[..] else { panic!("{outputs:?}") };
         ticket
     }
 
     fn join(&mut self, id: u32, channel: &str) {
         let ticket = self.ask_to_join(id, channel);
-        let outputs = self.give(Input::Answer(ticket, Answer::Joined(Ok(()))));
-        assert_eq!(outputs, [Output::Reply(id, Reply::Subscribe(Box::default())), Output::GoLive(channel.into())]);
+        let outputs = self.give(Input::Answer(ticket, Answer::Joined(Ok(None))));
+        assert_eq!(outputs, [Output::Reply(id, Reply::Subscribe(Box::default())), live(channel)]);
     }
 
     fn wait_for_deadline(&mut self) -> Vec<Output> {
@@ -83,6 +83,14 @@ impl<'a> Script<'a> {
 
 fn subscribe(channel: &str) -> Request {
     Request::Subscribe(Box::new(SubscribeRequest { channel: channel.into(), ..SubscribeRequest::default() }))
+}
+
+fn live(channel: &str) -> Output {
+    Output::GoLive(GoLive { channel: channel.into(), position: None, delta: false, joins: false })
+}
+
+fn gone(channel: &str) -> Output {
+    Output::Leave(Departure { channel: channel.into(), presence: None, leave: None })
 }
 
 fn unsubscribe(channel: &str) -> Request {
@@ -168,7 +176,7 @@ fn commands_wait_for_the_answer_to_the_one_before() {
     assert!(!script.session.is_busy(script.settings));
     let ticket = script.ask_to_join(2, "news");
     assert!(script.session.is_busy(script.settings));
-    script.give(Input::Answer(ticket, Answer::Joined(Ok(()))));
+    script.give(Input::Answer(ticket, Answer::Joined(Ok(None))));
     assert!(!script.session.is_busy(script.settings));
 }
 
@@ -177,7 +185,7 @@ fn a_broker_that_is_away_refuses_the_subscription_but_not_the_connection() {
     let mut script = Script::open(&SETTINGS);
     let ticket = script.ask_to_join(2, "news");
     let outputs = script.give(Input::Answer(ticket, Answer::Joined(Err(BrokerError::Unavailable))));
-    assert_eq!(outputs, [Output::Leave("news".into()), Output::Reply(2, Reply::Error(ClientError::Internal))]);
+    assert_eq!(outputs, [gone("news"), Output::Reply(2, Reply::Error(ClientError::Internal))]);
     script.join(3, "news");
 }
 
@@ -196,7 +204,7 @@ fn unsubscribe_leaves_before_its_reply_and_is_no_error_without_a_subscription() 
     let mut script = Script::open(&SETTINGS);
     script.join(2, "news");
     let outputs = script.command(3, unsubscribe("news"));
-    assert_eq!(outputs, [Output::Leave("news".into()), Output::Reply(3, Reply::Unsubscribe)]);
+    assert_eq!(outputs, [gone("news"), Output::Reply(3, Reply::Unsubscribe)]);
     assert_eq!(script.command(4, unsubscribe("news")), [Output::Reply(4, Reply::Unsubscribe)]);
 }
 
@@ -206,7 +214,7 @@ fn an_unsubscribe_while_joining_waits_for_the_subscribe_reply() {
     let mut script = Script::open(&settings);
     let ticket = script.ask_to_join(2, "news");
     assert_eq!(script.command(3, unsubscribe("news")), []);
-    let outputs = script.give(Input::Answer(ticket, Answer::Joined(Ok(()))));
+    let outputs = script.give(Input::Answer(ticket, Answer::Joined(Ok(None))));
     assert!(
         matches!(
             &outputs[..],
@@ -227,7 +235,7 @@ fn the_server_api_ends_a_subscription_with_a_push() {
     script.join(2, "news");
     let outputs = script.give(Input::Unsubscribe(Some("news".into()), Unsubscribed::SERVER));
     let push = Push::Unsubscribe { channel: "news".into(), cause: Unsubscribed::SERVER };
-    assert_eq!(outputs, [Output::Leave("news".into()), Output::Push(push)]);
+    assert_eq!(outputs, [gone("news"), Output::Push(push)]);
 }
 
 #[test]
@@ -251,7 +259,7 @@ fn a_closed_session_says_nothing_more() {
     let ticket = script.ask_to_join(2, "news");
     let outputs = script.give(Input::Disconnect(Disconnect::FORCE_DISCONNECT));
     assert_eq!(outputs, [Output::Close(Disconnect::FORCE_DISCONNECT)]);
-    assert_eq!(script.give(Input::Answer(ticket, Answer::Joined(Ok(())))), []);
+    assert_eq!(script.give(Input::Answer(ticket, Answer::Joined(Ok(None)))), []);
     assert_eq!(script.give(Input::Malformed), []);
     assert_eq!(script.session.next_deadline(script.settings), None);
 }
