@@ -17,18 +17,23 @@ pub(super) struct ConfigFlags {
     set: Vec<(String, String)>,
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+/// Reads `OPTION=VALUE`.
+pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     let (option, value) = text.split_once('=').ok_or("takes an option and its value, with = between them")?;
     Ok((option.into(), value.into()))
 }
 
+/// What `--set` says.
+pub(super) fn assigned(set: Vec<(String, String)>) -> impl Iterator<Item = Flag> {
+    set.into_iter().map(|(option, value)| {
+        let written = format!("--set {option}");
+        Flag { option, value, written }
+    })
+}
+
 impl ConfigFlags {
     pub(super) fn sources(self, environment: Environment) -> Sources {
-        let flags = self.set.into_iter().map(|(option, value)| {
-            let written = format!("--set {option}");
-            Flag { option, value, written }
-        });
-        Sources { file: self.config, environment, flags: flags.collect() }
+        Sources { file: self.config, environment, flags: assigned(self.set).collect() }
     }
 }
 
