@@ -10,7 +10,7 @@ import { Centrifuge } from 'centrifuge';
 import WebSocket from 'ws';
 import { API_KEY, ROOT, Server, event } from './support/server.js';
 
-const definition = loadSync(path.join(ROOT, 'proto/proto/api.proto'), { keepCase: true });
+const definition = loadSync(path.join(ROOT, 'proto/proto/api.proto'), { keepCase: true, defaults: true });
 const { CentrifugoApi } = loadPackageDefinition(definition).centrifugal.centrifugo.api;
 
 /** Calls by name, with the key that the server asks for. */
