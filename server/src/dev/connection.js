@@ -34,7 +34,7 @@ class Connection {
   }
 
   disconnect() {
-    this.#end("disconnected here");
+    this.#end("by you");
   }
 
   // Subscribes to this channel instead of the one before, now or as soon as there is a connection.

@@ -113,7 +113,7 @@ byId("channel-form").addEventListener("submit", (event) => {
 
 // === code to take away ===
 
-const shellQuoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+const shellQuoted = (text) => (/^[\w:.-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 const SNIPPETS = {
   Browser: {
     hint: "npm install centrifuge. The token is for the user “dev” and counts until this server stops.",
