@@ -45,14 +45,14 @@ test('publish publishes JSON as it is, other text as a JSON text, and standard i
   for (const face of Object.values(faces(server))) {
     const run = await subscriber(t, server, 3);
     const publish = ['publish', ...face, '--key', API_KEY, 'news'];
-    const first = await starling([...publish, '{"n": 1}']);
+    const first = await starling([...publish, '{"n": 1.00, "a": 12345678901234567890123}']);
     assert.deepEqual([first.code, first.out, first.err], [0, 'published to news\n', '']);
     const second = await starling([...publish, 'two words']);
     assert.equal(second.code, 0);
     assert.match(second.err, /not JSON/);
     assert.equal((await starling([...publish, '-'], { input: '[3]\n' })).code, 0);
     await run.ended;
-    assert.deepEqual([run.code, run.out], [0, '{"n": 1}\n"two words"\n[3]\n']);
+    assert.deepEqual([run.code, run.out], [0, '{"n": 1.00, "a": 12345678901234567890123}\n"two words"\n[3]\n']);
   }
 });
 

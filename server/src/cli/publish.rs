@@ -13,7 +13,8 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use serde_json::{json, value::RawValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use starling_proto::api::{PublishRequest, centrifugo_api_client::CentrifugoApiClient};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -143,7 +144,7 @@ async fn over_http(
     if let Some(key) = key {
         request = request.header("X-API-Key", key);
     }
-    let body = json!({ "channel": channel, "data": data }).to_string();
+    let body = serde_json::to_string(&Publication { channel, data: &data }).map_err(|error| error.to_string())?;
     let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
 
     let failed = |error: &dyn std::fmt::Display| format!("{url}: {error}");
@@ -162,6 +163,13 @@ async fn over_http(
         StatusCode::UNAUTHORIZED => Err("the server refuses the key; give it with --key or --config".into()),
         status => Err(format!("{url} answers {status}: {}", String::from_utf8_lossy(&body).trim())),
     }
+}
+
+/// Server API: what publish takes. The data goes as it was given: a tree of values would lose digits and the order of keys.
+#[derive(Serialize)]
+struct Publication<'a> {
+    channel: &'a str,
+    data: &'a RawValue,
 }
 
 async fn exchange(
