@@ -42,6 +42,9 @@ impl Worker {
             return;
         }
         self.write_replies(at);
+        if cause != Disconnect::SLOW && cause != Disconnect::WRITE_ERROR {
+            self.catch_up_with_all(at);
+        }
         self.log_end(at, &cause);
         self.shared.counters[self.number].disconnect(&cause);
         self.withdraw(at, &cause);

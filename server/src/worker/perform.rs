@@ -163,6 +163,8 @@ impl Worker {
 
     fn leave(&mut self, at: ConnectionRef, channel: &ChannelName) {
         let Some(key) = self.channels.key(channel) else { return };
+        // What was published before the subscription ended is part of it.
+        self.catch_up(at, channel);
         let Some(connection) = self.connections.get_mut(at.slot as usize) else { return };
         let Some(found) = connection.memberships.iter().position(|membership| membership.channel == key) else {
             return;
