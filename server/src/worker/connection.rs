@@ -66,8 +66,9 @@ pub(super) struct Suspended {
 
 /// What one client has not taken yet.
 ///
-/// Bound: `client.queue_max_size` bytes, counted as if frames were not shared; at the bound the client is slow. A
-/// client is also given up when it takes nothing for `websocket.write_timeout`.
+/// Bound: `client.queue_max_size` bytes, counted as if frames were not shared; at the bound the client is slow. An empty
+/// backlog takes one write of any size, so that a publication larger than the bound reaches who reads. A client is also
+/// given up when it takes nothing for `websocket.write_timeout`.
 pub(super) struct Backlog {
     chunks: VecDeque<Bytes>,
     bytes: usize,
@@ -174,7 +175,7 @@ impl Connection {
 
 impl Backlog {
     fn push(&mut self, chunk: Bytes, limit: usize) -> Result<(), Disconnect> {
-        if self.bytes + chunk.len() > limit {
+        if !self.chunks.is_empty() && self.bytes + chunk.len() > limit {
             return Err(Disconnect::SLOW);
         }
         self.bytes += chunk.len();

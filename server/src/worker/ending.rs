@@ -63,7 +63,7 @@ impl Worker {
         self.shared.counters[self.number].close_frame(&cause);
         let mut frame = Vec::new();
         wire::websocket::close_frame(u16::try_from(cause.code).ok(), &cause.reason, &mut frame);
-        self.write(at, &frame);
+        self.write_close(at, &frame);
         self.keep_reading(at);
         self.reschedule(at);
     }
