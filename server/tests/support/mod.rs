@@ -85,6 +85,8 @@ fn merge(into: &mut Value, from: Value) {
 pub struct Server {
     pub port: u16,
     pub grpc_port: u16,
+    /// Where the API and the metrics are.
+    internal_port: u16,
     folder: TempDir,
     child: Child,
     config: Value,
@@ -154,7 +156,7 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { port, grpc_port, folder, child, config: whole }
+        Self { port, grpc_port, internal_port: port, folder, child, config: whole }
     }
 
     async fn accepts(&mut self) -> Result<(), ExitStatus> {
@@ -168,6 +170,13 @@ impl Server {
             None => Ok(()),
             Some(status) => Err(status),
         }
+    }
+
+    /// The same server, whose configuration has an internal port.
+    pub fn with_internal_port(self, internal_port: u16) -> Self {
+        let mut server = self;
+        server.internal_port = internal_port;
+        server
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -235,7 +244,8 @@ impl Server {
 
     /// Calls a method of the HTTP API that is expected to succeed; answers its result.
     pub async fn api(&self, method: &str, params: Value) -> Value {
-        let response = http::Call::post(self.port, &format!("/api/{method}"), params.to_string()).key().send().await;
+        let response =
+            http::Call::post(self.internal_port, &format!("/api/{method}"), params.to_string()).key().send().await;
         assert_eq!(response.status, 200, "{method}: {}", response.text());
         let mut answer = response.json();
         assert!(answer.get("error").is_none(), "{method}: {answer}");
@@ -248,7 +258,7 @@ impl Server {
     }
 
     pub async fn metrics(&self) -> Metrics {
-        let response = http::Call::get(self.port, "/metrics").send().await;
+        let response = http::Call::get(self.internal_port, "/metrics").send().await;
         assert_eq!(response.status, 200);
         let text = response.text();
         let samples = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
@@ -294,7 +304,8 @@ pub struct Metrics(BTreeMap<String, f64>);
 impl Metrics {
     /// Sum of a metric over its labels.
     pub fn sum(&self, metric: &str) -> f64 {
-        let of_metric = |name: &str| name == metric || name.strip_prefix(metric).is_some_and(|r| r.starts_with('{'));
+        let of_metric =
+            |name: &str| name == metric || name.strip_prefix(metric).is_some_and(|rest| rest.starts_with('{'));
         self.0.iter().filter(|(name, _)| of_metric(name)).map(|(_, value)| value).sum()
     }
 
