@@ -35,8 +35,9 @@ impl Worker {
         let now = self.now();
         let Some(connection) = self.connection(at) else { return };
         if connection.stage != Stage::Open {
-            // The second failure of a connection that is ending anyway: no reason to wait any longer.
-            if cause == Disconnect::WRITE_ERROR || cause == Disconnect::SLOW {
+            // Not even the Close frame can be written: no reason to wait any longer. (Several writes of one pass may each find
+            // the client slow; it is told once.)
+            if cause == Disconnect::WRITE_ERROR {
                 self.drop_connection(at);
             }
             return;
