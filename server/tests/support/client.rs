@@ -304,6 +304,18 @@ impl Client {
         }
     }
 
+    /// Reads on, whatever comes, to a WebSocket pong or the end of the connection.
+    pub async fn pong_or_end(&mut self) {
+        soon("a pong", async {
+            while let Some(Ok(message)) = self.stream.next().await {
+                if message.is_pong() {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
     /// Waits for the reply to a command; answers the code of its error. What comes before it is seen later.
     pub async fn reply(&mut self, to: u32) -> Option<u32> {
         let mut before = VecDeque::new();
