@@ -242,12 +242,17 @@ impl Server {
         Dial::new(self.port)
     }
 
-    /// Calls a method of the HTTP API that is expected to succeed; answers its result.
-    pub async fn api(&self, method: &str, params: Value) -> Value {
-        let response =
-            http::Call::post(self.internal_port, &format!("/api/{method}"), params.to_string()).key().send().await;
+    /// Calls a method of the HTTP API; answers the body of the answer, which may be an error.
+    pub async fn try_api(&self, method: &str, params: Value) -> Value {
+        let path = format!("/api/{method}");
+        let response = http::Call::post(self.internal_port, &path, params.to_string()).key().send().await;
         assert_eq!(response.status, 200, "{method}: {}", response.text());
-        let mut answer = response.json();
+        response.json()
+    }
+
+    /// The same where it is expected to succeed; answers its result.
+    pub async fn api(&self, method: &str, params: Value) -> Value {
+        let mut answer = self.try_api(method, params).await;
         assert!(answer.get("error").is_none(), "{method}: {answer}");
         answer["result"].take()
     }
