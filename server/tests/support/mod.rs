@@ -141,7 +141,7 @@ impl Server {
                 "allow_publish_for_anonymous": true,
             } },
         });
-        merge(&mut whole, config.clone());
+        merge(&mut whole, config);
         let path = folder.path().join("config.json");
         fs::write(&path, whole.to_string()).unwrap();
         let log = fs::File::create(folder.path().join("server.log")).unwrap();
