@@ -90,8 +90,10 @@ pub(super) enum Written {
 }
 
 impl Connection {
+    /// Frames that are shared are compressed with the largest window. A client that asked for a smaller one cannot take
+    /// those; it gets plain frames, which may come on any connection.
     pub(super) fn variant(&self) -> Variant {
-        Variant { protocol: self.session.protocol(), deflate: self.deflate.is_some() }
+        Variant { protocol: self.session.protocol(), deflate: self.deflate == Some(Params::default()) }
     }
 
     pub(super) fn place(&self, membership: Membership) -> Option<Place> {
