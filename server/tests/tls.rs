@@ -4,6 +4,7 @@ mod support;
 
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use starling_proto::api::{self, centrifugo_api_client::CentrifugoApiClient};
 use support::{
     Event, Protocol, Server,
     http::Call,
@@ -12,6 +13,10 @@ use support::{
     until,
 };
 use tempfile::TempDir;
+use tonic::{
+    Request,
+    transport::{Certificate, Channel, ClientTlsConfig},
+};
 
 fn folder_with(pair: &Pair) -> TempDir {
     let folder = TempDir::new().unwrap();
@@ -185,6 +190,40 @@ async fn the_internal_listener_has_certificates_of_its_own() {
     let external = Trust::in_any_of(&[&external]);
     assert_eq!(Call::get(server.port, "/health").tls(&external).send().await.status, 404);
     server.dial().tls(&external).connect().await.close().await;
+}
+
+#[tokio::test]
+async fn the_grpc_api_has_certificates_of_its_own_which_are_renewed_too() {
+    let (old, new) = (Pair::new(), Pair::new());
+    let folder = folder_with(&old);
+    let tls = options(&folder);
+    let config = json!({ "grpc_api": { "enabled": true, "tls": tls } });
+    let server = Server::start_in(folder, config).await;
+    let mut open = grpc(&server, &old).await.unwrap();
+    assert_eq!(open.publish(publication()).await.unwrap().into_inner().error, None);
+    assert!(grpc(&server, &new).await.is_err(), "not the certificate that is asked for");
+
+    replace(&server.folder().join("cert.pem"), &new.certificate);
+    replace(&server.folder().join("key.pem"), &new.key);
+    until("the new certificate", async || grpc(&server, &new).await.is_ok()).await;
+    assert_eq!(open.publish(publication()).await.unwrap().into_inner().error, None);
+
+    // The other listener has none.
+    server.dial().connect().await.close().await;
+}
+
+fn publication() -> Request<api::PublishRequest> {
+    let publish = api::PublishRequest { channel: "news".into(), data: "{}".into(), ..Default::default() };
+    let mut request = Request::new(publish);
+    request.metadata_mut().insert("authorization", format!("apikey {}", support::API_KEY).parse().unwrap());
+    request
+}
+
+async fn grpc(server: &Server, trusted: &Pair) -> Result<CentrifugoApiClient<Channel>, tonic::transport::Error> {
+    let tls =
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&trusted.certificate)).domain_name("localhost");
+    let endpoint = Channel::from_shared(format!("https://127.0.0.1:{}", server.grpc_port)).unwrap().tls_config(tls)?;
+    Ok(CentrifugoApiClient::new(support::soon("a gRPC connection", endpoint.connect()).await?))
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::{Child, Command},
     time::timeout,
@@ -163,7 +164,7 @@ impl Server {
         let mut status = None;
         until("start of the server", async || {
             status = self.child.try_wait().unwrap();
-            status.is_some() || TcpStream::connect(self.address()).await.is_ok()
+            status.is_some() || self.answers().await
         })
         .await;
         match status {
@@ -181,6 +182,14 @@ impl Server {
 
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Whether somebody looks at connections. With TLS the answer is that this is none.
+    async fn answers(&self) -> bool {
+        let Ok(mut socket) = TcpStream::connect(self.address()).await else { return false };
+        // Whatever becomes of it, the end of reading is an answer.
+        let _ = socket.write_all(b"GET / HTTP/1.0\r\n\r\n").await;
+        matches!(timeout(Duration::from_secs(5), socket.read_u8()).await, Ok(Ok(_)))
     }
 
     pub fn folder(&self) -> &Path {
