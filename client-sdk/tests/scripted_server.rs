@@ -146,11 +146,8 @@ async fn a_terminal_code_ends_subscriptions_calls_and_the_client() {
     assert_eq!(within(client.ready()).await, Err(error.clone()));
     assert_eq!(within(client.publish("news", "1")).await, Err(error.clone()));
     assert_eq!(within(client.subscribe("news", SubscribeOptions::default())).await.unwrap_err(), error);
-    while let Some(event) = within(events.next()).await {
-        if let ConnectionEvent::Disconnected { code, .. } = event {
-            assert_eq!(code, 3503);
-        }
-    }
+    let last = last_event(&mut events).await;
+    assert!(matches!(&last, Some(ConnectionEvent::Disconnected { code: 3503, .. })), "{last:?}");
     within(client.disconnect()).await;
     within(client.reconnect_now()).await;
 }
@@ -347,10 +344,7 @@ async fn what_is_not_of_the_protocol_disconnects_for_good() {
         let (client, mut connection) = connected(&peer).await;
         let mut events = client.events();
         connection.websocket.send(frame).await.unwrap();
-        let mut last = None;
-        while let Some(event) = within(events.next()).await {
-            last = Some(event);
-        }
+        let last = last_event(&mut events).await;
         assert!(
             matches!(&last, Some(ConnectionEvent::Disconnected { code: codes::disconnected::BAD_PROTOCOL, .. })),
             "{last:?}"
@@ -367,10 +361,7 @@ async fn a_message_over_the_limit_disconnects_for_good() {
     let publication = Publication { data: Bytes::from("1".repeat(1000)), ..publication(1) };
     connection.reply(pushed("news", publication)).await;
     let mut events = client.events();
-    let mut last = None;
-    while let Some(event) = within(events.next()).await {
-        last = Some(event);
-    }
+    let last = last_event(&mut events).await;
     assert!(
         matches!(&last, Some(ConnectionEvent::Disconnected { code: codes::disconnected::MESSAGE_SIZE_LIMIT, .. })),
         "{last:?}"

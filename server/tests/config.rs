@@ -55,7 +55,12 @@ fn serve_refuses_to_start_with_code_one_and_a_wrong_command_line_has_code_two() 
         assert_eq!(output.status.code(), Some(1), "{line:?}");
         assert!(err(&output).starts_with("starling: the configuration has a problem\n"), "{line:?}: {}", err(&output));
     }
-    for line in [&["nonsense"][..], &["serve", "--nonsense"], &["token", "create", "--ttl", "soon"]] {
+    for line in [
+        &["nonsense"][..],
+        &["serve", "--nonsense"],
+        &["serve", "--set", "pid_file"],
+        &["token", "create", "--ttl", "soon"],
+    ] {
         assert_eq!(starling(folder.path(), line, &[]).status.code(), Some(2), "{line:?}");
     }
 }

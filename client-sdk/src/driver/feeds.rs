@@ -94,3 +94,73 @@ impl Feeds {
         self.abandoned.push(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Publication;
+
+    const NEWS: SubscriptionId = SubscriptionId(1);
+    const CHAT: SubscriptionId = SubscriptionId(2);
+
+    fn event(offset: u64) -> SubscriptionEvent {
+        SubscriptionEvent::Publication(Publication { offset: Some(offset), ..Publication::default() })
+    }
+
+    fn end() -> SubscriptionEvent {
+        SubscriptionEvent::Unsubscribed { code: 0, reason: String::new() }
+    }
+
+    #[tokio::test]
+    async fn events_wait_in_order_while_a_reader_is_full_and_its_last_one_ends_the_stream() {
+        let mut feeds = Feeds::default();
+        let (sender, mut news) = mpsc::channel(1);
+        feeds.open(NEWS, sender);
+        for offset in 1..=3 {
+            feeds.deliver(NEWS, event(offset));
+        }
+        feeds.deliver(NEWS, end());
+        assert!(feeds.is_blocked());
+        for expected in [event(1), event(2), event(3), end()] {
+            assert_eq!(news.recv().await, Some(expected));
+            if feeds.is_blocked() {
+                feeds.hand_over().await;
+            }
+        }
+        assert!(!feeds.is_blocked());
+        assert_eq!(news.recv().await, None);
+        assert_eq!(feeds.next_abandoned(), None);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_away_frees_the_others() {
+        let mut feeds = Feeds::default();
+        let (sender, news) = mpsc::channel(1);
+        feeds.open(NEWS, sender);
+        let (sender, mut chat) = mpsc::channel(1);
+        feeds.open(CHAT, sender);
+        feeds.deliver(NEWS, event(1));
+        feeds.deliver(NEWS, event(2));
+        feeds.deliver(CHAT, event(3));
+        assert!(chat.try_recv().is_err(), "it waits behind the full reader");
+        drop(news);
+        feeds.hand_over().await;
+        assert!(!feeds.is_blocked());
+        assert_eq!(chat.try_recv(), Ok(event(3)));
+        assert_eq!(feeds.next_abandoned(), Some(NEWS));
+        assert_eq!(feeds.next_abandoned(), None);
+    }
+
+    #[tokio::test]
+    async fn failed_attempts_do_not_pile_up_behind_a_reader_that_never_reads() {
+        let mut feeds = Feeds::default();
+        let (sender, _news) = mpsc::channel(1);
+        feeds.open(NEWS, sender);
+        for _ in 0..2 * WAITING_EVENTS {
+            feeds.deliver(NEWS, SubscriptionEvent::Error(crate::Error::Timeout));
+        }
+        assert_eq!(feeds.waiting.len(), WAITING_EVENTS);
+        feeds.deliver(NEWS, end());
+        assert_eq!(feeds.waiting.back(), Some(&(NEWS, end())), "what matters is kept");
+    }
+}

@@ -193,6 +193,18 @@ pub async fn next_change(events: &mut Events) -> Option<ConnectionEvent> {
     }
 }
 
+/// Waits until the client is disconnected and returns what it said last.
+pub async fn last_event(events: &mut Events) -> Option<ConnectionEvent> {
+    within(async {
+        let mut last = None;
+        while let Some(event) = events.next().await {
+            last = Some(event);
+        }
+        last
+    })
+    .await
+}
+
 pub async fn connected(peer: &Peer) -> (Client, Connection) {
     let client = Client::connect(peer.config()).unwrap();
     let connection = peer.greet().await;

@@ -13,17 +13,27 @@ pub(super) struct ConfigFlags {
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one option; may be given more than once (--set client.ping_interval=15s)
-    #[arg(long, value_name = "OPTION=VALUE")]
-    set: Vec<String>,
+    #[arg(long, value_name = "OPTION=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+}
+
+/// Reads `OPTION=VALUE`.
+pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
+    let (option, value) = text.split_once('=').ok_or("takes an option and its value, with = between them")?;
+    Ok((option.into(), value.into()))
+}
+
+/// What `--set` says.
+pub(super) fn assigned(set: Vec<(String, String)>) -> impl Iterator<Item = Flag> {
+    set.into_iter().map(|(option, value)| {
+        let written = format!("--set {option}");
+        Flag { option, value, written }
+    })
 }
 
 impl ConfigFlags {
     pub(super) fn sources(self, environment: Environment) -> Sources {
-        let flags = self.set.into_iter().map(|text| {
-            let (option, value) = text.split_once('=').unwrap_or((&text, ""));
-            Flag { option: option.into(), value: value.into(), written: format!("--set {option}") }
-        });
-        Sources { file: self.config, environment, flags: flags.collect() }
+        Sources { file: self.config, environment, flags: assigned(self.set).collect() }
     }
 }
 

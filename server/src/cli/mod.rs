@@ -13,8 +13,11 @@ mod config;
 mod dev;
 mod flags;
 mod logging;
+mod publish;
 mod serve;
+mod subscribe;
 mod token;
+mod trust;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -27,6 +30,8 @@ use flags::{ConfigFlags, OptionFlags};
 
 /// Runs the command that `arguments` (the first is the name of the program) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let program = arguments.first().map_or("starling".into(), |program| program.to_string_lossy().into_owned());
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
@@ -45,9 +50,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
     match line.command {
         None => with_config(line.serve.sources(environment), serve::run),
         Some(Command::Serve(flags)) => with_config(flags.sources(environment), serve::run),
-        Some(Command::Dev(flags)) => dev::run(flags.sources(environment)),
+        Some(Command::Dev(flags)) => dev::run(flags, &program),
         Some(Command::Config { command }) => config::run(command, environment),
         Some(Command::Token { command }) => token::run(command, environment),
+        Some(Command::Publish(flags)) => publish::run(flags, environment),
+        Some(Command::Subscribe(flags)) => subscribe::run(flags, environment),
         Some(Command::Version) => {
             say(&format!("starling {}\n", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
@@ -81,7 +88,7 @@ enum Command {
     /// Run the server (the same as no command)
     Serve(OptionFlags),
     /// Try it: a server on this machine with a demo page, a token and example commands, no set-up
-    Dev(OptionFlags),
+    Dev(dev::DevFlags),
     /// Check, explain or write a configuration
     Config {
         #[command(subcommand)]
@@ -92,6 +99,10 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
+    /// Publish to a channel of a running server
+    Publish(publish::PublishFlags),
+    /// Print what is published to a channel of a running server, one line each
+    Subscribe(subscribe::SubscribeFlags),
     /// Print the version
     Version,
 }
@@ -118,6 +129,15 @@ fn with_config(sources: Sources, then: impl FnOnce(Loaded) -> ExitCode) -> ExitC
             complain(&format!("the configuration has {count} {noun}\n{}", lines.join("\n")));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How this machine reaches a listener with this address, as part of a URL.
+fn reachable(address: Option<&String>) -> String {
+    match address.map_or("", String::as_str).trim_matches(['[', ']']) {
+        "" | "0.0.0.0" | "::" => "127.0.0.1".to_owned(),
+        address if address.contains(':') => format!("[{address}]"),
+        address => address.to_owned(),
     }
 }
 

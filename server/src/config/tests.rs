@@ -536,6 +536,10 @@ fn what_cannot_work_is_refused() {
                 "key_pem": "/nowhere/key.pem"}}}"#,
             "`http_server.tls.cert_pem` is no PEM, no base64 of PEM, and no file that can be read: /nowhere/cert.pem",
         ),
+        (
+            r#"{"engine": {"type": "redis", "redis": {"tls": {"enabled": true, "server_ca_pem": "/nowhere/ca.pem"}}}}"#,
+            "`engine.redis.tls.server_ca_pem` is no PEM",
+        ),
         (r#"{"http_server": {"tls": {"enabled": true}}}"#, "`http_server.tls.key_pem` must be set"),
         (r#"{"channel": {"namespaces": [{"name": "bad name"}]}}"#, "must be two or more letters"),
         (r#"{"channel": {"namespaces": [{}]}}"#, "`channel.namespaces[0].name` must be two or more letters"),

@@ -3,10 +3,13 @@
 //! The external listener carries what clients need, the internal one what backends and operators need; without an internal
 //! port of its own one listener carries both.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -89,8 +92,8 @@ impl Routes {
         }
         if path.is_empty() && request.method() == Method::GET {
             return match &self.demo {
-                Some(demo) => page("text/html; charset=utf-8", demo.clone()),
-                None => page("text/plain; charset=utf-8", self.root_page().into()),
+                Some(demo) if asks_this_machine(&request) => page("text/html; charset=utf-8", demo.clone()),
+                Some(_) | None => page("text/plain; charset=utf-8", self.root_page().into()),
             };
         }
         not_found()
@@ -121,6 +124,17 @@ impl Routes {
         text + "\nNext: connect a client (new Centrifuge('ws://...') from npm's centrifuge), or publish with\n`starling publish`. \
                 `starling config explain` shows which options are in force and where they come from.\n"
     }
+}
+
+/// Whether a request names this machine as its host. The demo page holds the keys of its run: a page elsewhere, under a name
+/// that leads here by a trick of DNS, must not be able to read it.
+fn asks_this_machine(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<Authority>().ok()).or(request.uri().authority().cloned());
+    authority.is_some_and(|authority| {
+        let host = authority.host().trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    })
 }
 
 /// Client protocol: GET only, an empty object, with CORS for allowed origins.

@@ -26,7 +26,7 @@ use crate::{
     config,
     session::Opening,
     wire::handshake,
-    worker::{Adopted, Workers},
+    worker::{Adopted, Carrier, Workers},
 };
 
 /// A socket that can be taken out of the HTTP library again.
@@ -163,7 +163,8 @@ impl WebSocketEndpoint {
             };
             match take_out::<S>(upgraded) {
                 Ok((socket, tls, first_bytes)) => {
-                    workers.adopt(Adopted { socket, tls, first_bytes, protocol, deflate, opening });
+                    let carrier = Carrier::Socket(socket, tls);
+                    workers.adopt(Adopted { carrier, first_bytes, protocol, deflate, opening });
                 }
                 Err(error) => debug!(%peer, %error, "the connection was lost on its way to a worker"),
             }

@@ -11,10 +11,8 @@ use crate::{
 
 /// A WebSocket connection whose handshake response is written. It belongs to no runtime until a worker adopts it.
 pub struct Adopted {
-    /// The socket, non-blocking.
-    pub socket: TcpStream,
-    /// State of the encryption, on a TLS listener.
-    pub tls: Option<Box<ServerConnection>>,
+    /// What its bytes travel through.
+    pub carrier: Carrier,
     /// Bytes that came in right behind the request.
     pub first_bytes: Vec<u8>,
     /// Encoding chosen in the handshake.
@@ -23,4 +21,12 @@ pub struct Adopted {
     pub deflate: Option<deflate::Params>,
     /// What only the handshake knows.
     pub opening: Opening,
+}
+
+/// What the bytes of a connection travel through.
+pub enum Carrier {
+    /// A non-blocking socket, and on a TLS listener the state of its encryption.
+    Socket(TcpStream, Option<Box<ServerConnection>>),
+    /// Nothing: all that is written is taken, and nothing comes. Shows benches what delivery costs without a kernel.
+    Sink,
 }

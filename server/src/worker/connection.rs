@@ -66,8 +66,9 @@ pub(super) struct Suspended {
 
 /// What one client has not taken yet.
 ///
-/// Bound: `client.queue_max_size` bytes, counted as if frames were not shared; at the bound the client is slow. A
-/// client is also given up when it takes nothing for `websocket.write_timeout`.
+/// Bound: `client.queue_max_size` bytes, counted as if frames were not shared; at the bound the client is slow. An empty
+/// backlog takes one write of any size, so that a publication larger than the bound reaches who reads. A client is also
+/// given up when it takes nothing for `websocket.write_timeout`.
 pub(super) struct Backlog {
     chunks: VecDeque<Bytes>,
     bytes: usize,
@@ -89,8 +90,10 @@ pub(super) enum Written {
 }
 
 impl Connection {
+    /// Frames that are shared are compressed with the largest window. A client that asked for a smaller one cannot take
+    /// those; it gets plain frames, which may come on any connection.
     pub(super) fn variant(&self) -> Variant {
-        Variant { protocol: self.session.protocol(), deflate: self.deflate.is_some() }
+        Variant { protocol: self.session.protocol(), deflate: self.deflate == Some(Params::default()) }
     }
 
     /// Bytes that wait for the client.
@@ -170,7 +173,7 @@ impl Connection {
 
 impl Backlog {
     fn push(&mut self, chunk: Bytes, limit: usize) -> Result<(), Disconnect> {
-        if self.bytes + chunk.len() > limit {
+        if !self.chunks.is_empty() && self.bytes + chunk.len() > limit {
             return Err(Disconnect::SLOW);
         }
         self.bytes += chunk.len();

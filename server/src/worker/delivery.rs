@@ -6,6 +6,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{
     Worker,
@@ -185,7 +186,21 @@ impl Worker {
 
     /// Sends one member what it misses of a channel, ahead of the pass.
     pub(super) fn catch_up(&mut self, at: ConnectionRef, channel: &ChannelName) {
-        let Some(key) = self.channels.key(channel) else { return };
+        if let Some(key) = self.channels.key(channel) {
+            self.catch_up_with(at, key);
+        }
+    }
+
+    /// Sends a connection what it misses of all its channels: what came before its end belongs to it.
+    pub(super) fn catch_up_with_all(&mut self, at: ConnectionRef) {
+        let Some(connection) = self.connection(at) else { return };
+        let keys: SmallVec<[Key; 4]> = connection.memberships.iter().map(|membership| membership.channel).collect();
+        for key in keys {
+            self.catch_up_with(at, key);
+        }
+    }
+
+    fn catch_up_with(&mut self, at: ConnectionRef, key: Key) {
         if self.channels.get(key).unsent() == 0 {
             return;
         }

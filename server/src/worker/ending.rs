@@ -35,13 +35,17 @@ impl Worker {
         let now = self.now();
         let Some(connection) = self.connection(at) else { return };
         if connection.stage != Stage::Open {
-            // The second failure of a connection that is ending anyway: no reason to wait any longer.
-            if cause == Disconnect::WRITE_ERROR || cause == Disconnect::SLOW {
+            // Not even the Close frame can be written: no reason to wait any longer. (Several writes of one pass may each find
+            // the client slow; it is told once.)
+            if cause == Disconnect::WRITE_ERROR {
                 self.drop_connection(at);
             }
             return;
         }
         self.write_replies(at);
+        if cause != Disconnect::SLOW && cause != Disconnect::WRITE_ERROR {
+            self.catch_up_with_all(at);
+        }
         self.log_end(at, &cause);
         self.shared.counters[self.number].disconnect(&cause);
         self.withdraw(at, &cause);
@@ -60,7 +64,7 @@ impl Worker {
         self.shared.counters[self.number].close_frame(&cause);
         let mut frame = Vec::new();
         wire::websocket::close_frame(u16::try_from(cause.code).ok(), &cause.reason, &mut frame);
-        self.write(at, &frame);
+        self.write_close(at, &frame);
         self.keep_reading(at);
         self.reschedule(at);
     }

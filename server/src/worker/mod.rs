@@ -49,7 +49,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 pub use self::{
-    adopt::Adopted,
+    adopt::{Adopted, Carrier},
     threads::{Shared, Workers},
     users::Users,
 };
@@ -269,8 +269,8 @@ impl Worker {
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { socket, tls, first_bytes, protocol, deflate, opening } = adopted;
-        let Ok(outlet) = Outlet::new(socket, tls) else {
+        let Adopted { carrier, first_bytes, protocol, deflate, opening } = adopted;
+        let Ok(outlet) = Outlet::new(carrier) else {
             // Only a descriptor that epoll refuses comes here; the peer sees the connection end.
             self.shared.connection_ended(self.number);
             return;

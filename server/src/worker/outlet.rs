@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    future::pending,
     io::{self, Read, Write},
     net::Shutdown,
     rc::Rc,
@@ -11,6 +12,8 @@ use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::adopt::Carrier;
+
 /// One connection's way in and out. A clone names the same connection.
 #[derive(Clone)]
 pub(super) enum Outlet {
@@ -18,6 +21,8 @@ pub(super) enum Outlet {
     Plain(Rc<TcpStream>),
     /// A socket behind TLS.
     Tls(Rc<TlsSocket>),
+    /// [`Carrier::Sink`].
+    Sink,
 }
 
 pub(super) struct TlsSocket {
@@ -26,30 +31,39 @@ pub(super) struct TlsSocket {
 }
 
 impl Outlet {
-    /// Takes a non-blocking socket into the current runtime.
-    pub(super) fn new(socket: std::net::TcpStream, tls: Option<Box<ServerConnection>>) -> io::Result<Self> {
-        let socket = TcpStream::from_std(socket)?;
-        Ok(match tls {
-            None => Self::Plain(Rc::new(socket)),
-            Some(tls) => Self::Tls(Rc::new(TlsSocket { socket, tls: RefCell::new(tls) })),
+    /// Takes a connection into the current runtime.
+    pub(super) fn new(carrier: Carrier) -> io::Result<Self> {
+        Ok(match carrier {
+            Carrier::Socket(socket, None) => Self::Plain(Rc::new(TcpStream::from_std(socket)?)),
+            Carrier::Socket(socket, Some(tls)) => {
+                Self::Tls(Rc::new(TlsSocket { socket: TcpStream::from_std(socket)?, tls: RefCell::new(tls) }))
+            }
+            Carrier::Sink => Self::Sink,
         })
     }
 
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => &tls.socket,
+            Self::Plain(socket) => Some(socket),
+            Self::Tls(tls) => Some(&tls.socket),
+            Self::Sink => None,
         }
     }
 
     /// Waits until reading may give something.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.socket().readable().await
+        match self.socket() {
+            Some(socket) => socket.readable().await,
+            None => pending().await,
+        }
     }
 
     /// Waits until writing may take something.
     pub(super) async fn writable(&self) -> io::Result<()> {
-        self.socket().writable().await
+        match self.socket() {
+            Some(socket) => socket.writable().await,
+            None => Ok(()),
+        }
     }
 
     /// Reads what is there. 0 is the end of the stream; `WouldBlock` means that nothing is there now.
@@ -57,6 +71,7 @@ impl Outlet {
         match self {
             Self::Plain(socket) => socket.try_read(into),
             Self::Tls(tls) => tls.try_read(into),
+            Self::Sink => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -65,13 +80,14 @@ impl Outlet {
         match self {
             Self::Plain(socket) => socket.try_write(bytes),
             Self::Tls(tls) => tls.try_write(bytes),
+            Self::Sink => Ok(bytes.len()),
         }
     }
 
     /// Whether bytes that [`try_write`](Self::try_write) took are still to be written: [`try_flush`](Self::try_flush).
     pub(super) fn wants_flush(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Sink => false,
             Self::Tls(tls) => tls.tls.borrow().wants_write(),
         }
     }
@@ -79,7 +95,7 @@ impl Outlet {
     /// Writes what the encryption holds back. `WouldBlock` means that some of it is left.
     pub(super) fn try_flush(&self) -> io::Result<()> {
         match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain(_) | Self::Sink => Ok(()),
             Self::Tls(tls) => tls.flush_tls(&mut tls.tls.borrow_mut()),
         }
     }
@@ -96,8 +112,10 @@ impl Outlet {
 
     /// Ends both directions, which also wakes whoever waits for the socket.
     pub(super) fn shut_down(&self) {
-        // Fails when the peer was faster; the end is the same.
-        let _ = SockRef::from(self.socket()).shutdown(Shutdown::Both);
+        if let Some(socket) = self.socket() {
+            // Fails when the peer was faster; the end is the same.
+            let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+        }
     }
 }
 

@@ -192,6 +192,8 @@ impl Worker {
     }
 
     fn leave(&mut self, at: ConnectionRef, departure: Departure) {
+        // What was published before the subscription ended is part of it.
+        self.catch_up(at, &departure.channel);
         if let Some(key) = self.channels.key(&departure.channel)
             && let Some(connection) = self.connections.get_mut(at.slot as usize)
             && let Some(found) = connection.memberships.iter().position(|membership| membership.channel == key)
@@ -310,8 +312,16 @@ impl Worker {
 
     /// Likewise; what does not fit is kept as `keep(from)` says.
     pub(super) fn write_kept(&mut self, at: ConnectionRef, frames: &[u8], keep: impl FnOnce(usize) -> Bytes) {
+        self.write_within(self.settings.backlog_bytes, at, frames, keep);
+    }
+
+    /// Writes a Close frame, which follows what waits however much that is.
+    pub(super) fn write_close(&mut self, at: ConnectionRef, frame: &[u8]) {
+        self.write_within(usize::MAX, at, frame, |from| Bytes::copy_from_slice(&frame[from..]));
+    }
+
+    fn write_within(&mut self, limit: usize, at: ConnectionRef, frames: &[u8], keep: impl FnOnce(usize) -> Bytes) {
         let now = self.now();
-        let limit = self.settings.backlog_bytes;
         let Some(connection) = self.connection(at) else { return };
         let before = connection.backlog_bytes();
         let written = connection.write(frames, keep, limit, now);

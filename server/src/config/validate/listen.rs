@@ -6,7 +6,7 @@ use rustls::sign::CertifiedKey;
 
 use super::Checker;
 use crate::config::place::Place;
-use crate::config::tree::{Config, TlsOptions};
+use crate::config::tree::{Config, EngineKind, TlsOptions};
 use crate::config::values::Pem;
 
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
@@ -15,6 +15,9 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     listener(&server.internal_tls, &Place::from("http_server.internal_tls"), checker);
     if config.grpc_api.enabled {
         listener(&config.grpc_api.tls, &Place::from("grpc_api.tls"), checker);
+    }
+    if config.engine.kind == EngineKind::Redis {
+        outgoing(&config.engine.redis.connection.tls, &Place::from("engine.redis.tls"), checker);
     }
     paths(config, checker);
     if !(1..=9).contains(&config.websocket.compression_level) {
@@ -53,6 +56,19 @@ fn listener(tls: &TlsOptions, place: &Place, checker: &mut Checker<'_>) {
     }
     if let Some(Err(reason)) = tls.client_ca_pem.as_ref().map(certificates) {
         checker.refuse(place.key("client_ca_pem"), reason);
+    }
+}
+
+/// What an outgoing connection checks the other side by, and shows of itself.
+fn outgoing(tls: &TlsOptions, place: &Place, checker: &mut Checker<'_>) {
+    if !tls.enabled {
+        return;
+    }
+    if let Some(Err(reason)) = tls.server_ca_pem.as_ref().map(certificates) {
+        checker.refuse(place.key("server_ca_pem"), reason);
+    }
+    if tls.cert_pem.is_some() || tls.key_pem.is_some() {
+        listener(tls, place, checker);
     }
 }
 
