@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod filter;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
