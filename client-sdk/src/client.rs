@@ -25,8 +25,7 @@ use crate::{
 /// [`publish`](Self::publish), [`history`](Self::history), [`presence`](Self::presence),
 /// [`presence_stats`](Self::presence_stats) and [`rpc`](Self::rpc) send one command and wait for its reply. While there is
 /// no connection they wait for one. In all they wait at most
-/// [`Timing::command_timeout`](crate::Timing::command_timeout) (longer only while 1 MiB of commands waits for a server that
-/// takes nothing, which the missing pings bring to an end). Calls that are made one after another are sent in this
+/// [`Timing::command_timeout`](crate::Timing::command_timeout). Calls that are made one after another are sent in this
 /// order.
 ///
 /// **Cancellation**: dropping the future of a call gives up the reply, nothing else; the server may still carry the

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dev;
+pub mod delta;
 pub mod error;
 pub mod filter;
 pub mod limits;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::AsyncWrite;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError, ProtocolError};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -147,12 +147,5 @@ fn failed(error: &WebSocketError) -> SocketEvent {
         WebSocketError::Capacity(CapacityError::MessageTooLong { .. }) => Some(MESSAGE_TOO_BIG),
         _ => None,
     };
-    let reason = match error {
-        // The library's words sound like somebody's mistake; it is how a killed server looks.
-        WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            "ended without a close frame".to_owned()
-        }
-        _ => error.to_string(),
-    };
-    SocketEvent::Closed { code, reason }
+    SocketEvent::Closed { code, reason: error.to_string() }
 }

@@ -23,6 +23,20 @@ pub struct Publication {
     pub position: Option<StreamPosition>,
     /// Publisher's clock, Unix milliseconds. Never used for ordering.
     pub time: Option<i64>,
+    /// How `data` is to be read. Only publications on their way to a client are anything but plain.
+    pub form: Form,
+}
+
+/// How the payload of a publication is to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    #[default]
+    Plain,
+    /// Whole, for a subscription with delta encoding: a JSON connection gets it as the content of a JSON string.
+    Whole,
+    /// A patch to the payload of the publication before; likewise.
+    Patch,
 }
 
 /// Who a connection is, as others see it.

@@ -1,12 +1,14 @@
 //! What is delivered to the subscribers of a channel, and its shared frames: encoded once per wire variant, whoever needs it
 //! first.
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
 use bytes::Bytes;
 
 use crate::{
-    broker::{ClientInfo, Publication, StreamPosition},
+    broker::{ClientInfo, Form, Publication, StreamPosition},
+    delta,
+    filter::Filter,
     names::ChannelName,
     session::protocol::{Protocol, Push},
     wire::{
@@ -69,6 +71,18 @@ pub struct Tools {
     pub deflater: Deflater,
     /// Messages shorter than this are not compressed, in bytes.
     pub deflate_min_size: usize,
+    /// Maker of patches.
+    pub encoder: delta::Encoder,
+}
+
+/// The publication as a patch to the payload before it; whole where there is none, or the patch would not be shorter.
+pub(crate) fn patch(publication: &Publication, previous: Option<&Bytes>, encoder: &mut delta::Encoder) -> Publication {
+    let mut patch = Vec::new();
+    let made = previous.is_some_and(|previous| encoder.encode(previous, &publication.data, true, &mut patch));
+    match made {
+        true => Publication { data: patch.into(), form: Form::Patch, ..publication.clone() },
+        false => Publication { form: Form::Whole, ..publication.clone() },
+    }
 }
 
 impl Encoded {
@@ -116,7 +130,7 @@ impl Encoded {
     pub fn plain(&self, protocol: Protocol) -> Option<&Bytes> {
         let variant = Variant { protocol, deflate: false };
         let frame = self.plain[variant.index()].get_or_init(|| {
-            let push = self.push(protocol, Shape::Plain)?;
+            let push = self.push(protocol, Shape::Plain, &mut delta::Encoder::default())?;
             Some(websocket::shared_frame(protocol.kind(), &push))
         });
         frame.as_ref()
@@ -131,7 +145,7 @@ impl Encoded {
             Shape::Patch => &self.delta.get_or_init(Box::default)[1][variant.index()],
         };
         let frame = slot.get_or_init(|| {
-            let push = self.push(variant.protocol, shape)?;
+            let push = self.push(variant.protocol, shape, &mut tools.encoder)?;
             if !variant.deflate || push.len() < tools.deflate_min_size {
                 return Some(websocket::shared_frame(variant.protocol.kind(), &push));
             }
@@ -142,11 +156,25 @@ impl Encoded {
         frame.as_ref()
     }
 
-    fn push(&self, protocol: Protocol, _shape: Shape) -> Option<Vec<u8>> {
+    /// Whether a subscriber with this filter gets it. Joins and leaves have no tags.
+    pub fn passes(&self, filter: Option<&Filter>) -> bool {
+        match (&self.content, filter) {
+            (Content::Publication(publication, _), Some(filter)) => filter.matches(&publication.tags),
+            (Content::Publication(..), None) => true,
+            (Content::Join(_) | Content::Leave(_), _) => true,
+        }
+    }
+
+    fn push(&self, protocol: Protocol, shape: Shape, encoder: &mut delta::Encoder) -> Option<Vec<u8>> {
         let mut push = Vec::with_capacity(self.size());
         match &self.content {
-            Content::Publication(publication, _) => {
-                wire::publication_push(protocol, &self.channel, publication, &mut push).ok()?;
+            Content::Publication(publication, previous) => {
+                let shown = match shape {
+                    Shape::Plain => Cow::Borrowed(publication),
+                    Shape::Whole => Cow::Owned(Publication { form: Form::Whole, ..publication.clone() }),
+                    Shape::Patch => Cow::Owned(patch(publication, previous.as_ref(), encoder)),
+                };
+                wire::publication_push(protocol, &self.channel, &shown, &mut push).ok()?;
             }
             Content::Join(info) => {
                 let join = Push::Join { channel: self.channel.clone(), info: info.clone() };

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use dashmap::{DashMap, mapref::entry::Entry};
 
+pub(crate) use self::encoded::patch;
 pub use self::encoded::{Encoded, Shape, Tools, Variant};
 use self::mask::WorkerMask;
 use crate::{

@@ -82,7 +82,7 @@ const NEXT_REDIS: &[&str] = &[
 ];
 
 /// As [`NEXT`], in `channel.without_namespace` and in every namespace.
-const NEXT_CHANNEL: &[&str] = &["allowed_delta_types", "allow_tags_filter", "delta_publish"];
+const NEXT_CHANNEL: &[&str] = &[];
 
 /// One problem for each option that is set and not supported yet.
 pub(super) fn refuse(config: &Config, given: &Given) -> Vec<Problem> {

@@ -55,6 +55,7 @@ use crate::{
     },
     clock::Moment,
     error::{ClientError, Disconnect, Unsubscribed},
+    filter::Filter,
     limits,
     names::{ChannelName, ClientId, UserId},
     namespace::Granted,
@@ -160,6 +161,8 @@ pub struct GoLive {
     pub delta: bool,
     /// Joins and leaves are sent, too.
     pub joins: bool,
+    /// Publications that do not pass it are held back.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// A subscription that is gone.

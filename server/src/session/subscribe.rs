@@ -21,8 +21,10 @@ use super::{
 };
 use crate::{
     auth::{Failure, UnixSeconds},
-    broker::{BrokerError, ClientInfo, History, StreamPosition},
+    broker::{BrokerError, ClientInfo, History, Publication, StreamPosition},
+    channels::patch,
     clock::Moment,
+    delta,
     error::{ClientError, Disconnect, Unsubscribed},
     names::ChannelName,
     namespace::{Granted, Permit, Subject, TokenVerdict},
@@ -252,7 +254,8 @@ impl Session {
         subscription.state = State::Live(details(granted.info.clone(), granted.expire_at, context));
         let channel = subscription.channel.clone();
         let delta = result.delta;
-        let go_live = GoLive { channel: channel.clone(), position, delta, joins: granted.push_join_leave };
+        let (joins, filter) = (granted.push_join_leave, granted.filter.clone());
+        let go_live = GoLive { channel: channel.clone(), position, delta, joins, filter };
         let mut live = vec![Output::GoLive(go_live)];
         if granted.join_leave {
             live.push(Output::Announce(channel.clone(), self.client_info(granted.info)));
@@ -427,6 +430,7 @@ fn subscribe_result(
         expiry: context.expiry(granted.expire_at.filter(|_| granted.client_side_refresh)),
         data: granted.data.clone(),
         was_recovering: claimed.is_some(),
+        delta: granted.delta.is_some(),
         ..SubscribeResult::default()
     };
     let Some(history) = history else { return (result, None) };
@@ -438,12 +442,28 @@ fn subscribe_result(
         let recovered = recovery::recover(granted.recovery_mode, claimed, history);
         result.recovered = recovered.complete;
         result.publications = recovered.publications;
+        if let Some(filter) = &granted.filter {
+            result.publications.retain(|publication| filter.matches(&publication.tags));
+        }
         if recovered.complete {
             // Client protocol: the publications carry the client's position on, from where it was.
             result.position = Some(StreamPosition { epoch: top.epoch.clone(), offset: claimed.offset });
         }
     }
+    if result.delta {
+        result.publications = as_patches(&result.publications);
+    }
     (result, Some(top))
+}
+
+/// Recovered publications in the delta encoding: the first whole, each other a patch to the one before.
+fn as_patches(publications: &[Publication]) -> Vec<Publication> {
+    let mut encoder = delta::Encoder::default();
+    let before = std::iter::once(None).chain(publications.iter().map(Some));
+    let patched = publications.iter().zip(before).map(|(publication, before)| {
+        patch(publication, before.map(|before| &before.data), &mut encoder)
+    });
+    patched.collect()
 }
 
 fn details(info: Bytes, expire_at: Option<UnixSeconds>, context: &Context<'_>) -> Option<Box<Details>> {

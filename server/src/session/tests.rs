@@ -86,7 +86,7 @@ fn subscribe(channel: &str) -> Request {
 }
 
 fn live(channel: &str) -> Output {
-    Output::GoLive(GoLive { channel: channel.into(), position: None, delta: false, joins: false })
+    Output::GoLive(GoLive { channel: channel.into(), position: None, delta: false, joins: false, filter: None })
 }
 
 fn gone(channel: &str) -> Output {

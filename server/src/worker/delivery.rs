@@ -12,7 +12,7 @@ use super::{
     Worker,
     connection::Stage,
     inbox::ConnectionRef,
-    local::{Appended, Key, Member, Place, Terms},
+    local::{Appended, Delta, Key, Member, Place, Terms},
 };
 use crate::{
     channels::{Encoded, Shape},
@@ -132,15 +132,16 @@ impl Worker {
         }
         *run = Run { span: Some(span), frames: std::mem::take(&mut run.frames), ..Run::default() };
         run.frames.clear();
-        let Terms { variant, delta, joins } = channel.groups[group].terms;
+        let Terms { variant, delta, joins, ref filter } = channel.groups[group].terms;
         for encoded in channel.missing(member) {
-            if encoded.is_presence() && !joins {
+            if (encoded.is_presence() && !joins) || !encoded.passes(filter.as_deref()) {
                 continue;
             }
             let shape = match (delta, member.fresh && !run.shows_publication) {
-                (false, _) => Shape::Plain,
-                (true, true) => Shape::Whole,
-                (true, false) => Shape::Patch,
+                (Delta::Off, _) => Shape::Plain,
+                (Delta::Whole, _) => Shape::Whole,
+                (Delta::Patches, true) => Shape::Whole,
+                (Delta::Patches, false) => Shape::Patch,
             };
             run.count += 1;
             run.shows_publication |= !encoded.is_presence();

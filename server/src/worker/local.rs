@@ -24,6 +24,7 @@ use crate::{
     broker::StreamPosition,
     channels::{Encoded, Variant},
     clock::Moment,
+    filter::Filter,
     names::ChannelName,
 };
 
@@ -34,10 +35,23 @@ pub(super) type Key = u32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     pub(super) variant: Variant,
-    /// Publications are sent as differences where that is possible, and wrapped as the delta encoding asks for.
-    pub(super) delta: bool,
+    /// Whether publications are sent in the delta encoding.
+    pub(super) delta: Delta,
     /// Joins and leaves are sent, too.
     pub(super) joins: bool,
+    /// Publications that do not pass it are held back.
+    pub(super) filter: Option<Arc<Filter>>,
+}
+
+/// Use of the delta encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Delta {
+    /// None.
+    Off,
+    /// Wrapped as it asks for, but whole: without positions nobody knows what a patch would rest on.
+    Whole,
+    /// Patches where there is something to make them of.
+    Patches,
 }
 
 /// A subscriber that everything published from here on is delivered to.
@@ -451,7 +465,7 @@ mod tests {
     use crate::{broker::Publication, session::protocol::Protocol};
 
     fn terms() -> Terms {
-        Terms { variant: Variant { protocol: Protocol::Json, deflate: false }, delta: false, joins: false }
+        Terms { variant: Variant { protocol: Protocol::Json, deflate: false }, delta: Delta::Off, joins: false, filter: None }
     }
 
     fn frame(position: Option<StreamPosition>) -> Arc<Encoded> {

@@ -10,7 +10,7 @@ use super::{
     Task, Worker,
     connection::{Membership, Written},
     inbox::{ConnectionRef, Message},
-    local::{Live, Place, Terms},
+    local::{Delta, Live, Place, Terms},
 };
 use crate::{
     broker::BrokerError,
@@ -175,10 +175,15 @@ impl Worker {
     }
 
     fn go_live(&mut self, at: ConnectionRef, go_live: GoLive) -> Option<Input> {
-        let GoLive { channel, position, delta, joins } = go_live;
+        let GoLive { channel, position, delta, joins, filter } = go_live;
         let key = self.channels.key(&channel)?;
         let variant = self.connections.get(at.slot as usize)?.variant();
-        let terms = Terms { variant, delta, joins };
+        let delta = match (delta, &position) {
+            (false, _) => Delta::Off,
+            (true, None) => Delta::Whole,
+            (true, Some(_)) => Delta::Patches,
+        };
+        let terms = Terms { variant, delta, joins, filter };
         match self.channels.get_mut(key).go_live(at.slot, terms, position) {
             Live::Member(place) => {
                 self.place(at.slot, key, place);

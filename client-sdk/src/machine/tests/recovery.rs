@@ -103,7 +103,7 @@ fn serve(script: &mut Script, stream: &Stream, outputs: &[Output]) -> Option<Vec
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_missed_or_repeated_without_being_told(

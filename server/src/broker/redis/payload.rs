@@ -17,7 +17,7 @@ use bytes::Bytes;
 use prost::Message;
 use starling_proto::client as wire;
 
-use crate::broker::{ClientInfo, Publication, StreamPosition};
+use crate::broker::{ClientInfo, Form, Publication, StreamPosition};
 
 /// One message of a message channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,8 @@ impl fmt::Display for Malformed {
 /// The bytes of a publication for a channel without history. `now_ms` (Unix milliseconds) becomes its time when it has none:
 /// on the bus every publication has one.
 pub fn encode(publication: Publication, now_ms: i64) -> Vec<u8> {
-    let Publication { data, info, tags, position, time } = publication;
+    // Only plain publications travel between nodes.
+    let Publication { data, info, tags, position, time, form: _ } = publication;
     debug_assert!(position.is_none(), "the position is given by the history");
     let message = wire::Publication {
         data,
@@ -157,6 +158,7 @@ fn publication(bytes: Bytes, prefix: Option<StreamPosition>) -> Result<Publicati
         tags,
         position: (offset != 0).then_some(StreamPosition { epoch, offset }),
         time: (time != 0).then_some(time),
+        form: Form::Plain,
     })
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str};
 use serde::de::IgnoredAny;
 
 use crate::{
-    broker::{ClientInfo, Publication, StreamPosition},
+    broker::{Form, ClientInfo, Publication, StreamPosition},
     error::ClientError,
     names::ChannelName,
     session::protocol::{ConnectResult, Expiry, Push, Reply, SubscribeResult},
@@ -158,7 +158,11 @@ fn presence(clients: &BTreeMap<String, ClientInfo>, body: &mut Object<'_>) -> Re
 }
 
 fn publication(publication: &Publication, body: &mut Object<'_>) -> Result<(), InvalidPayload> {
-    body.payload("data", &publication.data)?;
+    match publication.form {
+        Form::Plain => body.payload("data", &publication.data)?,
+        Form::Whole => body.text("data", utf8(&publication.data)?),
+        Form::Patch => body.text("data", utf8(&publication.data)?),
+    }
     if let Some(info) = &publication.info {
         body.object("info", |body| client_info(info, body))?;
     }
@@ -171,13 +175,22 @@ fn publication(publication: &Publication, body: &mut Object<'_>) -> Result<(), I
             Ok(())
         })?;
     }
-    // Only the first publication of a stream tells its epoch: a client that subscribed before it learns it there.
+    if publication.form == Form::Patch {
+        body.flag("delta", true);
+    }
+    // Only the first publication of a stream tells its epoch: a client that subscribed before it learns it there. Client
+    // protocol: not in the delta encoding.
     if let Some(position) = &publication.position
         && position.offset == 1
+        && publication.form == Form::Plain
     {
         body.text_if("epoch", &position.epoch);
     }
     Ok(())
+}
+
+fn utf8(payload: &[u8]) -> Result<&str, InvalidPayload> {
+    str::from_utf8(payload).map_err(|_| InvalidPayload)
 }
 
 fn client_info(info: &ClientInfo, body: &mut Object<'_>) -> Result<(), InvalidPayload> {

@@ -7,7 +7,7 @@ use prost::{
 use starling_proto::client as pb;
 
 use crate::{
-    broker::{ClientInfo, Publication},
+    broker::{Form, ClientInfo, Publication},
     error::ClientError,
     names::ChannelName,
     session::protocol::{ConnectResult, Expiry, Push, Reply, SubscribeResult},
@@ -206,6 +206,7 @@ fn publication(publication: &Publication) -> pb::Publication {
         info: publication.info.as_ref().map(client_info),
         offset: position.map_or(0, |position| position.offset),
         tags: publication.tags.clone(),
+        delta: publication.form == Form::Patch,
         // Only the first publication of a stream tells its epoch: a client that subscribed before it learns it there.
         epoch: position.filter(|position| position.offset == 1).map_or_else(String::new, |at| at.epoch.to_string()),
         ..Default::default()
