@@ -12,8 +12,9 @@ use crate::{
     names::{ChannelName, ClientId},
 };
 
-/// Presence in memory. Entries leave with their connection; nothing expires, since the node that would have to refresh them
-/// is this one. All futures are ready at once.
+/// Presence in memory. Entries leave with their connection; nothing expires, since the node that would have to refresh
+/// them is this one, and so a refresh has nothing to do. Everything takes effect in the call itself; all futures are
+/// ready at once.
 ///
 /// A private wrapper around a sharded map: no guard leaves it.
 #[derive(Default)]
@@ -113,5 +114,75 @@ impl Presence for MemoryPresence {
             .get(channel)
             .map(|channel| PresenceStats { clients: count(channel.clients.len()), users: count(channel.users.len()) });
         future::ready(Ok(stats.unwrap_or_default())).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add { channel: usize, client: u128, user: &'static str },
+        Refresh { channel: usize, client: u128, user: &'static str },
+        Remove { channel: usize, client: u128 },
+    }
+
+    const CHANNELS: [&str; 2] = ["a", "b"];
+
+    fn step() -> impl Strategy<Value = Step> {
+        let place = || (0..CHANNELS.len(), 0..6_u128);
+        let user = || prop::sample::select(vec!["", "alice", "bob"]);
+        prop_oneof![
+            4 => (place(), user()).prop_map(|((channel, client), user)| Step::Add { channel, client, user }),
+            1 => (place(), user()).prop_map(|((channel, client), user)| Step::Refresh { channel, client, user }),
+            3 => place().prop_map(|(channel, client)| Step::Remove { channel, client }),
+        ]
+    }
+
+    fn info(client: u128, user: &str) -> ClientInfo {
+        let client = ClientId(Uuid::from_u128(client)).to_string();
+        ClientInfo { user: user.into(), client, ..ClientInfo::default() }
+    }
+
+    fn done<T>(call: BoxFuture<'static, Result<T, BrokerError>>) -> T {
+        call.now_or_never().expect("memory does not wait").unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn kept_counts_are_what_counting_would_give(steps in prop::collection::vec(step(), 0..100)) {
+            let store = MemoryPresence::default();
+            let mut model: [BTreeMap<String, ClientInfo>; 2] = Default::default();
+            for step in steps {
+                match step {
+                    Step::Add { channel, client, user } => {
+                        // A client may even change its user.
+                        let info = info(client, user);
+                        model[channel].insert(info.client.clone(), info.clone());
+                        done(store.add(&CHANNELS[channel].into(), ClientId(Uuid::from_u128(client)), info));
+                    }
+                    Step::Refresh { channel, client, user } => {
+                        let entries = vec![(ClientId(Uuid::from_u128(client)), info(client, user))];
+                        done(store.refresh(&CHANNELS[channel].into(), entries));
+                    }
+                    Step::Remove { channel, client } => {
+                        model[channel].remove(&info(client, "").client);
+                        done(store.remove(&CHANNELS[channel].into(), ClientId(Uuid::from_u128(client)), "whoever"));
+                    }
+                }
+                for (channel, model) in CHANNELS.iter().zip(&model) {
+                    let channel = ChannelName::from(*channel);
+                    let users: std::collections::BTreeSet<_> = model.values().map(|info| &info.user).collect();
+                    let counted = PresenceStats { clients: model.len() as u32, users: users.len() as u32 };
+                    prop_assert_eq!(done(store.stats(&channel)), counted);
+                    prop_assert_eq!(&done(store.list(&channel)), model);
+                }
+                prop_assert_eq!(store.len(), model.iter().filter(|channel| !channel.is_empty()).count());
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Who is in a channel now.
 
 pub mod memory;
+pub mod redis;
 
 use std::collections::BTreeMap;
 
@@ -23,10 +24,12 @@ pub struct PresenceStats {
 /// Keeps who is in which channel, for all nodes.
 ///
 /// Promises:
-/// - Entries belong to the node that added them and expire when it does not refresh them ([`Presence::refresh`]), so that a
-///   dead node's clients are gone after the time to live.
+/// - Entries belong to the node that added them and expire when it does not refresh them ([`Presence::refresh`]), so
+///   that a dead node's clients are gone after the time to live.
 /// - Adding is idempotent; removing what is not there is no error.
-/// - No order between different clients of a channel.
+/// - No order between different clients of a channel. Calls for one client take effect in the order in which their
+///   futures are first polled; where the store's server was away meanwhile they may change places, and what then stays
+///   behind is over after the time to live.
 /// - No method blocks; futures end within the store's own time limit; dropping one does not undo its effect.
 pub trait Presence: Send + Sync {
     /// Adds a client, or replaces its info.
@@ -37,7 +40,9 @@ pub trait Presence: Send + Sync {
         info: ClientInfo,
     ) -> BoxFuture<'static, Result<(), BrokerError>>;
 
-    /// Renews all of this node's entries of one channel in one step.
+    /// Renews all of this node's entries of one channel, each client once. An entry that was over or that the store has
+    /// lost is there again; so is one that is removed meanwhile, until its time to live is over. A store in memory,
+    /// which loses nothing, has nothing to do.
     fn refresh(
         &self,
         channel: &ChannelName,

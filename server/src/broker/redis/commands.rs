@@ -35,7 +35,7 @@ pub(super) const PING_EVERY: Duration = Duration::from_secs(2);
 pub(super) const PING_LIMIT: Duration = Duration::from_secs(3);
 
 /// Handle to the connection. Its task ends when it is dropped.
-pub(super) struct Commands {
+pub(crate) struct Commands {
     link: watch::Receiver<Link>,
     limit: Duration,
     complaint: Mutex<Complaint>,
@@ -70,7 +70,7 @@ impl Commands {
     /// # Errors
     ///
     /// [`BrokerError::Unavailable`] for every failure; the log has the cause of those that are not a lost connection.
-    pub(super) async fn run<T, F>(&self, operation: impl FnOnce(MultiplexedConnection) -> F) -> Result<T, BrokerError>
+    pub(crate) async fn run<T, F>(&self, operation: impl FnOnce(MultiplexedConnection) -> F) -> Result<T, BrokerError>
     where
         F: Future<Output = Result<T, RedisError>>,
     {

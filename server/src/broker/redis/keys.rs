@@ -47,6 +47,17 @@ impl Keys {
         format!("{}.result.{channel}.{idempotency_key}", self.prefix)
     }
 
+    /// The keys of a channel's presence.
+    pub fn presence(&self, channel: &ChannelName) -> PresenceKeys {
+        let key = |kind| format!("{}.presence.{kind}.{channel}", self.prefix);
+        PresenceKeys {
+            expire: key("expire"),
+            data: key("data"),
+            user_expire: key("user.expire"),
+            user_clients: key("user.clients"),
+        }
+    }
+
     /// PUB/SUB channel of control messages to every node.
     pub fn control(&self) -> String {
         format!("{}.control", self.prefix)
@@ -56,6 +67,19 @@ impl Keys {
     pub fn node(&self, node: &NodeId) -> String {
         format!("{}.node.{node}", self.prefix)
     }
+}
+
+/// The keys of a channel's presence. Scripts take them in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceKeys {
+    /// Sorted set: client by Unix time of expiry.
+    pub expire: String,
+    /// Hash: client to its info.
+    pub data: String,
+    /// Sorted set: user by Unix time of expiry. Only with the user mapping.
+    pub user_expire: String,
+    /// Hash: user to the number of its clients. Only with the user mapping.
+    pub user_clients: String,
 }
 
 #[cfg(test)]
@@ -75,6 +99,10 @@ mod tests {
             ("control, to all nodes", keys.control()),
             ("control, to one node (its uid follows)", keys.node(&NodeId("".into()))),
             ("PUB/SUB service channel", keys.shard()),
+            ("presence: client id to info", keys.presence(&"pres:c".into()).data),
+            ("presence: client id by expiry", keys.presence(&"pres:c".into()).expire),
+            ("presence: user id by expiry", keys.presence(&"pres:c".into()).user_expire),
+            ("presence: user id to number of clients", keys.presence(&"pres:c".into()).user_clients),
         ];
         for (purpose, name) in ours {
             let recorded = vectors["names"].as_array().unwrap().iter().find(|n| n["purpose"] == purpose).unwrap();
@@ -89,6 +117,8 @@ mod tests {
         let keys = Keys::new("my:app");
         assert!(recorded.contains(&&*keys.messages(&"hist:c".into())));
         assert!(recorded.contains(&&*keys.result(&"hist:c".into(), "k")));
+        assert!(recorded.contains(&&*keys.presence(&"pres:c".into()).data));
+        assert!(recorded.contains(&&*keys.presence(&"pres:c".into()).expire));
     }
 
     #[test]

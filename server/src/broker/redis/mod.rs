@@ -14,6 +14,7 @@
 
 mod bus;
 mod channel_list;
+mod channel_servers;
 mod commands;
 mod complaint;
 mod connect;
@@ -43,11 +44,11 @@ use tokio::runtime::Handle;
 
 use self::{
     bus::{Bus, BusPlan, Listener},
-    commands::Commands,
     health::Health,
     keys::Keys,
     payload::BusMessage,
 };
+pub(crate) use self::{channel_servers::ChannelServers, commands::Commands};
 pub use self::{
     control::RedisControl,
     settings::{Access, Server, Settings, SettingsError},

@@ -186,12 +186,14 @@ fn with_form(form: &[u8], info: ClientInfo) -> Vec<u8> {
     bytes
 }
 
-fn encode_info(info: ClientInfo) -> wire::ClientInfo {
+/// A client's info as others see it, on the bus and in presence.
+pub(crate) fn encode_info(info: ClientInfo) -> wire::ClientInfo {
     let ClientInfo { user, client, conn_info, chan_info } = info;
     wire::ClientInfo { user, client, conn_info, chan_info }
 }
 
-fn decode_info(info: wire::ClientInfo) -> ClientInfo {
+/// The reverse.
+pub(crate) fn decode_info(info: wire::ClientInfo) -> ClientInfo {
     let wire::ClientInfo { user, client, conn_info, chan_info } = info;
     ClientInfo { user, client, conn_info, chan_info }
 }
