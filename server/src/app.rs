@@ -36,7 +36,11 @@ use crate::{
     names::NodeId,
     namespace::Namespaces,
     node::{Local, Node, Target, cluster},
-    presence::{Presence, memory::MemoryPresence},
+    presence::{
+        Presence,
+        memory::MemoryPresence,
+        redis::{PresenceOptions, RedisPresence},
+    },
     settings::Settings,
     worker::{Shared, Users, Workers, inbox::Inbox},
 };
@@ -119,19 +123,21 @@ impl Running {
         let table = Arc::new(ChannelTable::new(inboxes.clone()));
         let users = Arc::new(Users::default());
         let id = NodeId::random();
-        let (broker, control): (Arc<dyn Broker>, _) = match config.engine.kind {
-            EngineKind::Memory => (Arc::new(MemoryBroker::new(table.clone())), None),
+        let (broker, presence, control): (Arc<dyn Broker>, Arc<dyn Presence>, _) = match config.engine.kind {
+            EngineKind::Memory => {
+                (Arc::new(MemoryBroker::new(table.clone())), Arc::new(MemoryPresence::default()), None)
+            }
             EngineKind::Redis => {
                 let settings = redis::Settings::try_from(&config.engine.redis.connection)
                     .map_err(|error| ConfigProblem { option: "engine.redis".into(), problem: error.to_string() })?;
                 let broker = RedisBroker::start(settings, table.clone(), &Handle::current());
                 let control = broker.control(&id, &Handle::current());
-                (Arc::new(broker), Some(control))
+                let redis = &config.engine.redis;
+                let options =
+                    PresenceOptions { ttl: redis.presence_ttl, user_mapping: redis.presence_user_mapping };
+                let presence = RedisPresence::beside(&broker, options);
+                (Arc::new(broker), Arc::new(presence), Some(control))
             }
-        };
-        let (presence, presence_expires): (Arc<dyn Presence>, _) = match config.engine.kind {
-            EngineKind::Memory => (Arc::new(MemoryPresence::default()), false),
-            EngineKind::Redis => (Arc::new(MemoryPresence::default()), false),
         };
         // The node knows the workers, and this is the one thing that workers want of the node.
         let late_node: Arc<OnceLock<Weak<Node>>> = Arc::default();
@@ -155,7 +161,7 @@ impl Running {
             users: users.clone(),
             broker: broker.clone(),
             presence: presence.clone(),
-            presence_expires,
+            presence_expires: config.engine.kind == EngineKind::Redis,
             displace,
             services: Handle::current(),
         });

@@ -74,12 +74,7 @@ const UNSUPPORTED_CHANNEL: &[&str] = &[
 const NEXT: &[&str] = &[];
 
 /// As [`NEXT`], where the engine is Redis.
-const NEXT_REDIS: &[&str] = &[
-    "engine.redis.history_use_lists",
-    "engine.redis.presence_ttl",
-    "engine.redis.presence_hash_field_ttl",
-    "engine.redis.presence_user_mapping",
-];
+const NEXT_REDIS: &[&str] = &["engine.redis.history_use_lists", "engine.redis.presence_hash_field_ttl"];
 
 /// As [`NEXT`], in `channel.without_namespace` and in every namespace.
 const NEXT_CHANNEL: &[&str] = &[];
