@@ -125,7 +125,7 @@ impl Running {
         let id = NodeId::random();
         let (broker, presence, control): (Arc<dyn Broker>, Arc<dyn Presence>, _) = match config.engine.kind {
             EngineKind::Memory => {
-                (Arc::new(MemoryBroker::new(table.clone())), Arc::new(MemoryPresence::default()), None)
+                (Arc::new(MemoryBroker::start(table.clone(), clock, &Handle::current())), Arc::new(MemoryPresence::default()), None)
             }
             EngineKind::Redis => {
                 let settings = redis::Settings::try_from(&config.engine.redis.connection)

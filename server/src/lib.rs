@@ -10,7 +10,6 @@ pub mod clock;
 pub mod config;
 pub mod delta;
 pub mod dev;
-pub mod delta;
 pub mod error;
 pub mod filter;
 pub mod limits;
