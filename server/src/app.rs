@@ -24,8 +24,8 @@ use crate::{
     },
     channels::ChannelTable,
     clock::Clock,
-    error::Disconnect,
     config::{Config, EngineKind, TlsOptions},
+    error::Disconnect,
     listen::{
         Listener, Service, bind,
         routes::{External, Health, Internal, Routes},
@@ -124,17 +124,18 @@ impl Running {
         let users = Arc::new(Users::default());
         let id = NodeId::random();
         let (broker, presence, control): (Arc<dyn Broker>, Arc<dyn Presence>, _) = match config.engine.kind {
-            EngineKind::Memory => {
-                (Arc::new(MemoryBroker::start(table.clone(), clock, &Handle::current())), Arc::new(MemoryPresence::default()), None)
-            }
+            EngineKind::Memory => (
+                Arc::new(MemoryBroker::start(table.clone(), clock, &Handle::current())),
+                Arc::new(MemoryPresence::default()),
+                None,
+            ),
             EngineKind::Redis => {
                 let settings = redis::Settings::try_from(&config.engine.redis.connection)
                     .map_err(|error| ConfigProblem { option: "engine.redis".into(), problem: error.to_string() })?;
                 let broker = RedisBroker::start(settings, table.clone(), &Handle::current());
                 let control = broker.control(&id, &Handle::current());
                 let redis = &config.engine.redis;
-                let options =
-                    PresenceOptions { ttl: redis.presence_ttl, user_mapping: redis.presence_user_mapping };
+                let options = PresenceOptions { ttl: redis.presence_ttl, user_mapping: redis.presence_user_mapping };
                 let presence = RedisPresence::beside(&broker, options);
                 (Arc::new(broker), Arc::new(presence), Some(control))
             }

@@ -159,6 +159,8 @@ pub struct GoLive {
     pub position: Option<StreamPosition>,
     /// Publications are sent in the delta encoding.
     pub delta: bool,
+    /// The client was just given the publication at its position: patches can rest on it.
+    pub has_base: bool,
     /// Joins and leaves are sent, too.
     pub joins: bool,
     /// Publications that do not pass it are held back.

@@ -37,9 +37,12 @@ impl Session {
             Err(refusal) => return self.refused(id, refusal, out),
         };
         let info = self.client_info(subscription.map(|subscription| subscription.info()).unwrap_or_default());
-        let publication =
-            Publication { data, info: Some(info), time: Some(context.unix_ms), ..Publication::default() };
-        self.ask(id, Ask::Publish { channel: ChannelName::from(channel), publication: Box::new(publication), options }, out);
+        let publication = Publication { data, info: Some(info), time: Some(context.unix_ms), ..Publication::default() };
+        self.ask(
+            id,
+            Ask::Publish { channel: ChannelName::from(channel), publication: Box::new(publication), options },
+            out,
+        );
     }
 
     pub(super) fn published(ticket: Ticket, result: Result<Published, BrokerError>, out: &mut Vec<Output>) {

@@ -54,13 +54,7 @@ impl Session {
 
     /// Client protocol: no limit gives the position only, a negative one as many as `client.history_max_publication_limit`
     /// allows. An epoch that is not the stream's is an unrecoverable position.
-    pub(super) fn history(
-        &mut self,
-        id: u32,
-        request: &HistoryRequest,
-        context: &Context<'_>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn history(&mut self, id: u32, request: &HistoryRequest, context: &Context<'_>, out: &mut Vec<Output>) {
         if request.channel.is_empty() {
             return self.close(Disconnect::BAD_REQUEST, out);
         }
@@ -113,11 +107,7 @@ impl Session {
         }
     }
 
-    pub(super) fn presence_counted(
-        ticket: Ticket,
-        result: Result<PresenceStats, BrokerError>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn presence_counted(ticket: Ticket, result: Result<PresenceStats, BrokerError>, out: &mut Vec<Output>) {
         match result {
             Ok(PresenceStats { clients, users }) => {
                 out.push(Output::Reply(ticket.command, Reply::PresenceStats { clients, users }));

@@ -29,15 +29,18 @@ pub(super) struct Recovered {
     pub(super) publications: Vec<Publication>,
 }
 
+/// How far back a publication is looked for that passes a filter, in cache mode. Client protocol.
+const LOOK_BACK: u32 = 300;
+
 /// What to read for a recovery. `limit` is `client.recovery_max_publication_limit`.
-pub(super) fn query(mode: RecoveryMode, claimed: &Claimed, limit: Option<u32>) -> HistoryQuery {
+pub(super) fn query(mode: RecoveryMode, claimed: &Claimed, limit: Option<u32>, filtered: bool) -> HistoryQuery {
     match mode {
-        RecoveryMode::Stream => HistoryQuery {
-            since: Some(claimed.offset),
-            limit: limit.map_or(Limit::All, Limit::AtMost),
-            reverse: false,
-        },
-        RecoveryMode::Cache => HistoryQuery { since: None, limit: Limit::AtMost(1), reverse: true },
+        RecoveryMode::Stream => {
+            HistoryQuery { since: Some(claimed.offset), limit: limit.map_or(Limit::All, Limit::AtMost), reverse: false }
+        }
+        RecoveryMode::Cache => {
+            HistoryQuery { since: None, limit: Limit::AtMost(if filtered { LOOK_BACK } else { 1 }), reverse: true }
+        }
     }
 }
 
@@ -46,12 +49,21 @@ pub(super) fn position_query() -> HistoryQuery {
     HistoryQuery { since: None, limit: Limit::PositionOnly, reverse: false }
 }
 
-/// Compares what was read with what the client has.
-pub(super) fn recover(mode: RecoveryMode, claimed: &Claimed, history: History) -> Recovered {
+/// Compares what was read with what the client has. Publications that do not pass are left out; gaps that they leave are none.
+pub(super) fn recover(
+    mode: RecoveryMode,
+    claimed: &Claimed,
+    history: History,
+    passes: impl Fn(&Publication) -> bool,
+) -> Recovered {
     let History { publications, top } = history;
     match mode {
-        RecoveryMode::Stream => stream(claimed, publications, &top),
-        RecoveryMode::Cache => cache(claimed, publications, &top),
+        RecoveryMode::Stream => {
+            let mut recovered = stream(claimed, publications, &top);
+            recovered.publications.retain(passes);
+            recovered
+        }
+        RecoveryMode::Cache => cache(claimed, publications, &top, passes),
     }
 }
 
@@ -65,13 +77,17 @@ fn stream(claimed: &Claimed, publications: Vec<Publication>, top: &StreamPositio
     Recovered { complete, publications: if complete { publications } else { Vec::new() } }
 }
 
-fn cache(claimed: &Claimed, mut publications: Vec<Publication>, top: &StreamPosition) -> Recovered {
+/// `publications` are newest first.
+fn cache(
+    claimed: &Claimed,
+    publications: Vec<Publication>,
+    top: &StreamPosition,
+    passes: impl Fn(&Publication) -> bool,
+) -> Recovered {
     let current = claimed.offset > 0 && claimed.offset == top.offset && *claimed.epoch == *top.epoch;
-    let stored = publications.last().and_then(offset) == Some(top.offset) && top.offset > 0;
-    if current || !stored {
-        publications.clear();
-    }
-    Recovered { complete: current || stored, publications }
+    let stored = publications.first().and_then(offset) == Some(top.offset) && top.offset > 0;
+    let newest = publications.into_iter().find(passes).filter(|_| stored && !current);
+    Recovered { complete: current || stored, publications: newest.into_iter().collect() }
 }
 
 fn offset(publication: &Publication) -> Option<u64> {
@@ -111,7 +127,7 @@ mod tests {
         ];
         for (claimed, history, complete) in cases {
             let publications = if complete { history.publications.len() } else { 0 };
-            let recovered = recover(RecoveryMode::Stream, &claimed, history.clone());
+            let recovered = recover(RecoveryMode::Stream, &claimed, history.clone(), |_| true);
             assert_eq!(
                 (recovered.complete, recovered.publications.len()),
                 (complete, publications),
@@ -132,7 +148,7 @@ mod tests {
             (claimed(0, ""), history(1..=0, 0), false, 0),
         ];
         for (claimed, history, complete, publications) in cases {
-            let recovered = recover(RecoveryMode::Cache, &claimed, history);
+            let recovered = recover(RecoveryMode::Cache, &claimed, history, |_| true);
             assert_eq!((recovered.complete, recovered.publications.len()), (complete, publications), "{claimed:?}");
         }
     }

@@ -4,7 +4,7 @@
 use super::{
     Context, Output, Phase, ServerRefresh, ServerSubscription, Session,
     connect::Identity,
-    protocol::{ConnectRequest, Push, SubscribeResult},
+    protocol::{ConnectRequest, Push, SubscribeRequest, SubscribeResult},
     recovery::Claimed,
     subscribe::Purpose,
 };
@@ -13,7 +13,7 @@ use crate::{
     broker::HistoryOptions,
     error::{ClientError, Disconnect},
     names::{ChannelName, UserId},
-    namespace::{Granted, Subject},
+    namespace::{Granted, Rules, Subject},
 };
 
 /// A subscription that `connect` brings along.
@@ -53,16 +53,15 @@ impl Session {
         }
         for (name, wanted) in &request.subs {
             if let Some(planned) = planned.iter_mut().find(|planned| planned.channel.as_str() == name) {
-                planned.ask(wanted);
+                planned.ask(wanted, settings.namespaces.resolve(name));
                 continue;
             }
             let Some(rules) = settings.namespaces.may_ask_at_connect(who, name).map_err(Failure::from)? else {
                 continue;
             };
             let granted = rules.granted_by_server(None, None);
-            let mut asked =
-                Planned { channel: name.as_str().into(), granted, history: rules.history(), claimed: None };
-            asked.ask(wanted);
+            let mut asked = Planned { channel: name.as_str().into(), granted, history: rules.history(), claimed: None };
+            asked.ask(wanted, Some(rules));
             planned.push(asked);
         }
         if planned.len() > settings.channel_limit as usize {
@@ -88,8 +87,7 @@ impl Session {
         let claimed = recover_since
             .as_ref()
             .map(|position| Claimed { offset: position.offset, epoch: position.epoch.to_string() });
-        let planned =
-            Planned { channel: channel.clone(), granted: granted.clone(), history: *history, claimed };
+        let planned = Planned { channel: channel.clone(), granted: granted.clone(), history: *history, claimed };
         self.join(0, planned, Purpose::Server, context, out);
     }
 
@@ -109,7 +107,8 @@ impl Session {
 
 impl Planned {
     /// What the client says of a subscription that it had before.
-    fn ask(&mut self, wanted: &super::protocol::SubscribeRequest) {
+    fn ask(&mut self, wanted: &SubscribeRequest, rules: Option<Rules<'_>>) {
+        self.granted.delta = rules.and_then(|rules| rules.negotiated_delta(&wanted.delta));
         if wanted.recover {
             self.claimed = Some(Claimed { offset: wanted.offset, epoch: wanted.epoch.clone() });
         }

@@ -181,7 +181,8 @@ impl Session {
         };
         let query = match &claimed {
             Some(claimed) if granted.recoverable => {
-                recovery::query(granted.recovery_mode, claimed, context.settings.recovery_limit)
+                let filtered = granted.filter.is_some();
+                recovery::query(granted.recovery_mode, claimed, context.settings.recovery_limit, filtered)
             }
             Some(_) | None => recovery::position_query(),
         };
@@ -255,7 +256,8 @@ impl Session {
         let channel = subscription.channel.clone();
         let delta = result.delta;
         let (joins, filter) = (granted.push_join_leave, granted.filter.clone());
-        let go_live = GoLive { channel: channel.clone(), position, delta, joins, filter };
+        let has_base = !result.publications.is_empty();
+        let go_live = GoLive { channel: channel.clone(), position, delta, has_base, joins, filter };
         let mut live = vec![Output::GoLive(go_live)];
         if granted.join_leave {
             live.push(Output::Announce(channel.clone(), self.client_info(granted.info)));
@@ -439,12 +441,11 @@ fn subscribe_result(
     result.recoverable = granted.recoverable;
     result.position = Some(top.clone());
     if let Some(claimed) = claimed.filter(|_| granted.recoverable) {
-        let recovered = recovery::recover(granted.recovery_mode, claimed, history);
+        let passes =
+            |publication: &Publication| granted.filter.as_ref().is_none_or(|filter| filter.matches(&publication.tags));
+        let recovered = recovery::recover(granted.recovery_mode, claimed, history, passes);
         result.recovered = recovered.complete;
         result.publications = recovered.publications;
-        if let Some(filter) = &granted.filter {
-            result.publications.retain(|publication| filter.matches(&publication.tags));
-        }
         if recovered.complete {
             // Client protocol: the publications carry the client's position on, from where it was.
             result.position = Some(StreamPosition { epoch: top.epoch.clone(), offset: claimed.offset });
@@ -460,9 +461,10 @@ fn subscribe_result(
 fn as_patches(publications: &[Publication]) -> Vec<Publication> {
     let mut encoder = delta::Encoder::default();
     let before = std::iter::once(None).chain(publications.iter().map(Some));
-    let patched = publications.iter().zip(before).map(|(publication, before)| {
-        patch(publication, before.map(|before| &before.data), &mut encoder)
-    });
+    let patched = publications
+        .iter()
+        .zip(before)
+        .map(|(publication, before)| patch(publication, before.map(|before| &before.data), &mut encoder));
     patched.collect()
 }
 

@@ -86,7 +86,14 @@ fn subscribe(channel: &str) -> Request {
 }
 
 fn live(channel: &str) -> Output {
-    Output::GoLive(GoLive { channel: channel.into(), position: None, delta: false, joins: false, filter: None })
+    Output::GoLive(GoLive {
+        channel: channel.into(),
+        position: None,
+        delta: false,
+        has_base: false,
+        joins: false,
+        filter: None,
+    })
 }
 
 fn gone(channel: &str) -> Output {

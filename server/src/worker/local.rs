@@ -85,6 +85,7 @@ struct Waiter {
     slot: u32,
     terms: Terms,
     position: StreamPosition,
+    fresh: bool,
 }
 
 /// Where a member is: needed to find it again without a search.
@@ -175,34 +176,35 @@ impl LocalChannel {
         }
     }
 
-    /// Turns a held place into a member that gets everything behind `position`, or, without one, everything from now on.
+    /// Turns a held place into a member that gets everything behind `position`, or, without one, everything from now on. Who
+    /// is not `fresh` has the publication at its position, so that patches can rest on it.
     /// After [`Live::Hole`] the place is still held.
-    pub(super) fn go_live(&mut self, slot: u32, terms: Terms, position: Option<StreamPosition>) -> Live {
+    pub(super) fn go_live(&mut self, slot: u32, terms: Terms, position: Option<StreamPosition>, fresh: bool) -> Live {
         let Some(position) = position else {
             self.release(slot);
-            return Live::Member(self.join(slot, terms, self.head));
+            return Live::Member(self.join(slot, terms, self.head, fresh));
         };
         let ours = self.position.as_ref().filter(|ours| ours.epoch == position.epoch).map(|ours| ours.offset);
         match ours {
             Some(ours) if ours >= position.offset => {
                 let Some(sent) = self.sequence_of(position.offset, ours, slot) else { return Live::Hole };
                 self.release(slot);
-                Live::Member(self.join(slot, terms, sent))
+                Live::Member(self.join(slot, terms, sent, fresh))
             }
-            Some(_) => self.wait(slot, terms, position),
+            Some(_) => self.wait(slot, terms, position, fresh),
             None if self.position.is_none() && self.groups.iter().all(|group| group.members.is_empty()) => {
                 // Nobody is here who would miss what is on its way up to there.
                 self.position = Some(position);
                 self.release(slot);
-                Live::Member(self.join(slot, terms, self.head))
+                Live::Member(self.join(slot, terms, self.head, fresh))
             }
-            None => self.wait(slot, terms, position),
+            None => self.wait(slot, terms, position, fresh),
         }
     }
 
-    fn wait(&mut self, slot: u32, terms: Terms, position: StreamPosition) -> Live {
+    fn wait(&mut self, slot: u32, terms: Terms, position: StreamPosition, fresh: bool) -> Live {
         self.release(slot);
-        self.waiters.push(Waiter { slot, terms, position });
+        self.waiters.push(Waiter { slot, terms, position, fresh });
         Live::Waiting
     }
 
@@ -226,27 +228,27 @@ impl LocalChannel {
         (found == offset + 1).then(|| self.head.wrapping_sub(back + 1))
     }
 
-    fn join(&mut self, slot: u32, terms: Terms, sent: u32) -> Place {
+    fn join(&mut self, slot: u32, terms: Terms, sent: u32, fresh: bool) -> Place {
         let group = match self.groups.iter().position(|group| group.terms == terms) {
             Some(group) => group,
             None => {
                 // A group that is empty has no places: its number can be used for other terms.
                 let empty = self.groups.iter().position(|group| group.members.is_empty());
-                let fresh = Group { terms, members: Vec::new(), cursor: 0 };
+                let new = Group { terms, members: Vec::new(), cursor: 0 };
                 match empty {
                     Some(group) => {
-                        self.groups[group] = fresh;
+                        self.groups[group] = new;
                         group
                     }
                     None => {
-                        self.groups.push(fresh);
+                        self.groups.push(new);
                         self.groups.len() - 1
                     }
                 }
             }
         };
         let members = &mut self.groups[group].members;
-        members.push(Member { slot, sent, fresh: true });
+        members.push(Member { slot, sent, fresh });
         let number = |index: usize| u32::try_from(index).expect("fewer members than 2^32 fit in memory");
         Place { group: number(group), index: number(members.len() - 1) }
     }
@@ -317,7 +319,7 @@ impl LocalChannel {
             } else if position.offset <= waiter.position.offset + 1 {
                 let has_it = position.offset == waiter.position.offset;
                 let sent = if has_it { self.head } else { self.head.wrapping_sub(1) };
-                appended.arrived.push((waiter.slot, self.join(waiter.slot, waiter.terms, sent)));
+                appended.arrived.push((waiter.slot, self.join(waiter.slot, waiter.terms, sent, waiter.fresh)));
             } else {
                 appended.lost.push(waiter.slot);
                 still.push(waiter);
@@ -465,7 +467,12 @@ mod tests {
     use crate::{broker::Publication, session::protocol::Protocol};
 
     fn terms() -> Terms {
-        Terms { variant: Variant { protocol: Protocol::Json, deflate: false }, delta: Delta::Off, joins: false, filter: None }
+        Terms {
+            variant: Variant { protocol: Protocol::Json, deflate: false },
+            delta: Delta::Off,
+            joins: false,
+            filter: None,
+        }
     }
 
     fn frame(position: Option<StreamPosition>) -> Arc<Encoded> {
@@ -521,7 +528,7 @@ mod tests {
             channel.append(frame(at(offset)));
         }
         // The history that was read reaches to 5.
-        assert!(matches!(channel.go_live(1, terms(), at(5)), Live::Member(_)));
+        assert!(matches!(channel.go_live(1, terms(), at(5), true), Live::Member(_)));
         assert_eq!(drain(&mut channel), [(1, Some(6)), (1, Some(7))]);
     }
 
@@ -530,7 +537,7 @@ mod tests {
         let mut channel = LocalChannel::new("c".into());
         channel.hold(1);
         channel.append(frame(at(3)));
-        assert_eq!(channel.go_live(1, terms(), at(5)), Live::Waiting);
+        assert_eq!(channel.go_live(1, terms(), at(5), true), Live::Waiting);
         assert_eq!(channel.append(frame(at(4))), Appended::default());
         let appended = channel.append(frame(at(5)));
         assert_eq!(appended.arrived.len(), 1);
@@ -543,7 +550,7 @@ mod tests {
         let mut channel = LocalChannel::new("c".into());
         channel.hold(1);
         channel.append(frame(at(3)));
-        assert_eq!(channel.go_live(1, terms(), at(5)), Live::Waiting);
+        assert_eq!(channel.go_live(1, terms(), at(5), true), Live::Waiting);
         let appended = channel.append(frame(at(7)));
         assert!(appended.gap);
         assert_eq!(appended.lost.as_slice(), [1]);
@@ -553,7 +560,7 @@ mod tests {
     fn the_first_subscriber_of_a_quiet_channel_is_level_at_once() {
         let mut channel = LocalChannel::new("c".into());
         channel.hold(1);
-        assert!(matches!(channel.go_live(1, terms(), at(5)), Live::Member(_)));
+        assert!(matches!(channel.go_live(1, terms(), at(5), true), Live::Member(_)));
         // Was on its way when the history was read.
         channel.append(frame(at(5)));
         channel.append(frame(at(6)));
@@ -579,7 +586,7 @@ mod tests {
             channel.append(frame(at(offset)));
         }
         channel.let_go();
-        assert_eq!(channel.go_live(1, terms(), at(2)), Live::Hole);
+        assert_eq!(channel.go_live(1, terms(), at(2), true), Live::Hole);
     }
 
     proptest! {
@@ -595,7 +602,7 @@ mod tests {
                         let slot = u32::try_from(places.len()).expect("small");
                         channel.hold(slot);
                         let terms = Terms { joins: pick.index(2) == 0, ..terms() };
-                        let Live::Member(place) = channel.go_live(slot, terms, None) else { panic!("without a position") };
+                        let Live::Member(place) = channel.go_live(slot, terms, None, true) else { panic!("without a position") };
                         places.push(Some(place));
                         seen.push(0);
                         due.push(0);

@@ -393,5 +393,9 @@ impl Worker {
 }
 
 fn tools(settings: &Settings) -> Tools {
-    Tools { deflater: Deflater::new(settings.deflate_level), deflate_min_size: settings.deflate_min_size, encoder: Default::default() }
+    Tools {
+        deflater: Deflater::new(settings.deflate_level),
+        deflate_min_size: settings.deflate_min_size,
+        encoder: Default::default(),
+    }
 }

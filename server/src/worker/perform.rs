@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
+use smallvec::SmallVec;
 use tracing::{debug, info};
 
 use super::{
@@ -36,8 +37,10 @@ impl Worker {
     pub(super) fn drive(&mut self, at: ConnectionRef, input: Input) {
         let mut outputs = std::mem::take(&mut self.outputs);
         let settings = self.settings.clone();
-        let mut next = Some(input);
-        while let Some(input) = next.take() {
+        // A connect with server-side subscriptions asks for all their places at once.
+        let mut next = SmallVec::<[Input; 2]>::from_iter([input]);
+        while !next.is_empty() {
+            let input = next.remove(0);
             if let Some(kind) = CommandKind::of(&input) {
                 self.command_kind = kind;
             }
@@ -46,8 +49,7 @@ impl Worker {
             connection.session.handle(input, &context, &mut outputs);
             for output in outputs.drain(..) {
                 if let Some(answer) = self.perform(at, output) {
-                    debug_assert!(next.is_none(), "an input leads to at most one question");
-                    next = Some(answer);
+                    next.push(answer);
                 }
             }
         }
@@ -175,7 +177,7 @@ impl Worker {
     }
 
     fn go_live(&mut self, at: ConnectionRef, go_live: GoLive) -> Option<Input> {
-        let GoLive { channel, position, delta, joins, filter } = go_live;
+        let GoLive { channel, position, delta, has_base, joins, filter } = go_live;
         let key = self.channels.key(&channel)?;
         let variant = self.connections.get(at.slot as usize)?.variant();
         let delta = match (delta, &position) {
@@ -184,7 +186,7 @@ impl Worker {
             (true, Some(_)) => Delta::Patches,
         };
         let terms = Terms { variant, delta, joins, filter };
-        match self.channels.get_mut(key).go_live(at.slot, terms, position) {
+        match self.channels.get_mut(key).go_live(at.slot, terms, position, !has_base) {
             Live::Member(place) => {
                 self.place(at.slot, key, place);
                 self.schedule(key);

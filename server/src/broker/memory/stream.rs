@@ -8,7 +8,9 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    broker::{Form, ClientInfo, Epoch, HistoryOptions, HistoryQuery, Limit, Publication, StreamPosition, Version, epoch},
+    broker::{
+        ClientInfo, Epoch, Form, HistoryOptions, HistoryQuery, Limit, Publication, StreamPosition, Version, epoch,
+    },
     clock::Moment,
 };
 

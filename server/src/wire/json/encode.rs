@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str};
 use serde::de::IgnoredAny;
 
 use crate::{
-    broker::{Form, ClientInfo, Publication, StreamPosition},
+    broker::{ClientInfo, Form, Publication, StreamPosition},
     error::ClientError,
     names::ChannelName,
     session::protocol::{ConnectResult, Expiry, Push, Reply, SubscribeResult},

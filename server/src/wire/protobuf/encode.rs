@@ -7,7 +7,7 @@ use prost::{
 use starling_proto::client as pb;
 
 use crate::{
-    broker::{Form, ClientInfo, Publication},
+    broker::{ClientInfo, Form, Publication},
     error::ClientError,
     names::ChannelName,
     session::protocol::{ConnectResult, Expiry, Push, Reply, SubscribeResult},
