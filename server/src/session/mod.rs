@@ -23,7 +23,7 @@
 //!     └─ connect refused with an error reply ─▶ Closed, the rest of the input is dropped
 //! ```
 //!
-//! States of a subscription are in [`subscribe`].
+//! States of a subscription are drawn in `session/subscribe.rs`.
 
 mod connect;
 mod keepalive;

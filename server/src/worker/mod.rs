@@ -1,7 +1,7 @@
 //! One delivery thread and all it owns: its connections, their sessions, its channels, its timers, its scratch buffers.
 //!
 //! A worker is a small single-threaded server. Nothing reaches into it; others put messages into its [`inbox`]. So everything
-//! here is plain owned data, and [`Worker`] itself is synchronous: it is entered, does something, and is left again. The few
+//! here is plain owned data, and `Worker` itself is synchronous: it is entered, does something, and is left again. The few
 //! tasks around it only wait: one per connection for input, one per blocked connection for room, one for the inbox.
 //!
 //! | file | what it knows |
