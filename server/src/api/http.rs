@@ -25,7 +25,6 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
-use hyper_util::rt::TokioTimer;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -274,19 +273,6 @@ enum ReadError {
     TooLarge,
     TooSlow,
     Broken(String),
-}
-
-/// Settings of an HTTP/1.1 connection that carries API calls.
-///
-/// Answers to pipelined requests leave in one write; a head may take 10 s to arrive and 64 KiB.
-pub fn connection_settings() -> hyper::server::conn::http1::Builder {
-    let mut settings = hyper::server::conn::http1::Builder::new();
-    settings
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
-        .max_buf_size(64 * 1024)
-        .pipeline_flush(true);
-    settings
 }
 
 async fn read<B>(mut body: Pin<&mut B>) -> Result<Bytes, ReadError>

@@ -136,15 +136,6 @@ pub trait Meter: Send + Sync {
     fn failure(&self, face: Face, method: Method, failure: Failure);
 }
 
-/// Counts nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unmetered;
-
-impl Meter for Unmetered {
-    fn command(&self, _: Face, _: Method, _: Duration) {}
-    fn failure(&self, _: Face, _: Method, _: Failure) {}
-}
-
 /// How a command failed, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {

@@ -11,13 +11,13 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use hyper::service::service_fn;
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use crate::{
-    api::{Api, Face, Failure, Meter, Method, grpc::GrpcFace, http, http::HttpFace},
+    api::{Api, Face, Failure, Meter, Method, grpc::GrpcFace, http::HttpFace},
     broker::{Broker, BrokerError, Publication, PublishOptions, StreamPosition},
     config::{self, DataFormat, GrpcApi, HttpApi, SubscriptionType},
     error::{Disconnect, Unsubscribed},
@@ -189,7 +189,7 @@ pub(super) async fn serve_http(node: &Arc<FakeNode>, options: &HttpApi) -> Socke
                 let face = Arc::clone(&face);
                 async move { Ok::<_, Infallible>(face.handle(request).await) }
             });
-            tokio::spawn(http::connection_settings().serve_connection(TokioIo::new(socket), service));
+            tokio::spawn(http1::Builder::new().pipeline_flush(true).serve_connection(TokioIo::new(socket), service));
         }
     });
     address
