@@ -375,6 +375,30 @@ async fn requests_that_are_too_large_or_no_http_are_refused() {
 }
 
 #[tokio::test]
+async fn who_connects_and_never_asks_is_let_go() {
+    let mut server = Server::start(json!({ "grpc_api": { "enabled": true } })).await;
+    let grpc_address = SocketAddr::new(server.address().ip(), server.grpc_port);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = [&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    let table: [(SocketAddr, &[u8]); 6] = [
+        (server.address(), b""),
+        (server.address(), b"P"),
+        (server.address(), &preface[..10]),
+        (server.address(), &settings),
+        (server.address(), b"GET /health HTTP/1.1\r\n"),
+        (grpc_address, b""),
+    ];
+    let waits = table.map(|(address, bytes)| async move {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        // The end, by whatever way it is said.
+        let _ = soon("the end of a silent connection", socket.read_to_end(&mut Vec::new())).await;
+    });
+    futures_util::future::join_all(waits).await;
+    server.is_well().await;
+}
+
+#[tokio::test]
 async fn an_origin_that_is_not_allowed_is_refused_and_the_log_names_it_and_the_option() {
     let mut server = Server::start(json!({ "client": { "allowed_origins": ["https://good.example"] } })).await;
     let handshake = |origin: &str| {

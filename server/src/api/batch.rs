@@ -1,5 +1,7 @@
 //! Several commands in one call.
 
+use std::time::Instant;
+
 use futures_util::{StreamExt, stream};
 use starling_proto::api::{Command, Reply};
 use tracing::info;
@@ -33,13 +35,13 @@ impl Api {
     }
 
     async fn command(&self, face: Face, command: Command) -> Reply {
+        let started = Instant::now();
         let mut reply = Reply::default();
         // Of several methods in one command the first in this order counts; it is the reference server's order.
         macro_rules! first {
-            ($($field:ident: $method:ident => $operation:expr;)*) => {
-                $(if let Some(request) = command.$field {
-                    let operation = async { $operation(request).await };
-                    match self.measured(face, Method::$method, operation).await {
+            ($($field:ident: $method:ident, |$request:ident| $result:expr;)*) => {
+                $(if let Some($request) = command.$field {
+                    match self.counted(face, Method::$method, started, $result) {
                         Ok(result) => reply.$field = Some(result),
                         Err(error) => return failed(error),
                     }
@@ -48,19 +50,19 @@ impl Api {
             };
         }
         first! {
-            publish: Publish => |request| self.publish(request);
-            broadcast: Broadcast => |request| self.broadcast(request);
-            subscribe: Subscribe => async |request| unsupported(Method::Subscribe, self.subscribe(request));
-            unsubscribe: Unsubscribe => |request| self.unsubscribe(request);
-            disconnect: Disconnect => |request| self.disconnect(request);
-            history: History => async |request| self.history(request);
-            history_remove: HistoryRemove => async |request| self.history_remove(request);
-            presence: Presence => async |request| self.presence(request);
-            presence_stats: PresenceStats => async |request| self.presence_stats(request);
-            info: Info => |request| self.info(request);
-            rpc: Rpc => async |request| self.rpc(request);
-            refresh: Refresh => async |request| unsupported(Method::Refresh, self.refresh(request));
-            channels: Channels => |request| self.channels(request);
+            publish: Publish, |request| self.publish(request).await;
+            broadcast: Broadcast, |request| self.broadcast(request).await;
+            subscribe: Subscribe, |request| unsupported(Method::Subscribe, self.subscribe(request));
+            unsubscribe: Unsubscribe, |request| self.unsubscribe(request).await;
+            disconnect: Disconnect, |request| self.disconnect(request).await;
+            history: History, |request| self.history(request);
+            history_remove: HistoryRemove, |request| self.history_remove(request);
+            presence: Presence, |request| self.presence(request);
+            presence_stats: PresenceStats, |request| self.presence_stats(request);
+            info: Info, |request| self.info(request).await;
+            rpc: Rpc, |request| self.rpc(request);
+            refresh: Refresh, |request| unsupported(Method::Refresh, self.refresh(request));
+            channels: Channels, |request| self.channels(request).await;
         }
         info!(code = 104, decided_by = "commands", "a command of a batch has no method that this server knows");
         failed(ApiError::NotFound)

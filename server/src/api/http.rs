@@ -15,13 +15,16 @@
 //! They are judged in this order. The content type of the request is not looked at. Transport error mode
 //! (`http_api.error_mode`, or the header `X-Centrifugo-Error-Mode: transport`) is not for `batch` and the old form.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
-use hyper_util::rt::TokioTimer;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -103,7 +106,7 @@ impl HttpFace {
         }
         let transport_errors = self.transport_errors
             || request.headers().get(ERROR_MODE).is_some_and(|mode| mode.as_bytes() == b"transport");
-        let body = match read(request.into_body()).await {
+        let body = match read(pin!(request.into_body())).await {
             Ok(body) => body,
             Err(error) => return self.unread(route, error),
         };
@@ -236,11 +239,9 @@ impl HttpFace {
     }
 
     fn unread(&self, route: Route, error: ReadError) -> Response<Full<Bytes>> {
-        let method = match route {
-            Route::Method(method) => method,
-            Route::OldForm => Method::Batch,
-        };
-        self.api.meter.failure(Face::Http, method, Failure::ReadBody);
+        if let Route::Method(method) = route {
+            self.api.meter.failure(Face::Http, method, Failure::ReadBody);
+        }
         match error {
             ReadError::TooLarge => {
                 info!(limit_bytes = MAX_BODY_BYTES, "server API request refused: the body is larger than the limit");
@@ -274,20 +275,7 @@ enum ReadError {
     Broken(String),
 }
 
-/// Settings of an HTTP/1.1 connection that carries API calls.
-///
-/// Answers to pipelined requests leave in one write; a head may take 10 s to arrive and 64 KiB.
-pub fn connection_settings() -> hyper::server::conn::http1::Builder {
-    let mut settings = hyper::server::conn::http1::Builder::new();
-    settings
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
-        .max_buf_size(64 * 1024)
-        .pipeline_flush(true);
-    settings
-}
-
-async fn read<B>(body: B) -> Result<Bytes, ReadError>
+async fn read<B>(mut body: Pin<&mut B>) -> Result<Bytes, ReadError>
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
@@ -296,7 +284,6 @@ where
     if is_too_large(body.size_hint().lower()) {
         return Err(ReadError::TooLarge);
     }
-    let mut body = pin!(body);
     let reading = async {
         let mut whole = Bytes::new();
         // Nearly every body comes in one piece, which is then the buffer that the socket was read into.

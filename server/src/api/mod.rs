@@ -32,7 +32,6 @@ mod tests;
 
 use std::{
     fmt,
-    future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -67,15 +66,16 @@ impl Api {
         Self { node, namespaces, meter }
     }
 
-    /// Carries out one operation and has it counted under its method.
-    async fn measured<T>(
+    /// Has a command counted that was begun at `started` and came to `result`; passes the result on.
+    ///
+    /// Not a wrapper around the operation's future: each layer of futures makes the outermost larger by a copy of the inner.
+    fn counted<T>(
         &self,
         face: Face,
         method: Method,
-        operation: impl Future<Output = Result<T, ApiError>>,
+        started: Instant,
+        result: Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        let started = Instant::now();
-        let result = operation.await;
         self.meter.command(face, method, started.elapsed());
         if let Err(error) = result {
             self.meter.failure(face, method, Failure::Api(error));
@@ -134,15 +134,6 @@ pub trait Meter: Send + Sync {
 
     /// A command failed, or was never understood.
     fn failure(&self, face: Face, method: Method, failure: Failure);
-}
-
-/// Counts nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unmetered;
-
-impl Meter for Unmetered {
-    fn command(&self, _: Face, _: Method, _: Duration) {}
-    fn failure(&self, _: Face, _: Method, _: Failure) {}
 }
 
 /// How a command failed, for metrics.

@@ -14,7 +14,17 @@ pub mod routes;
 pub mod tls;
 pub mod upgrade;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -95,7 +105,18 @@ async fn serve_connection(
     // Without it small frames wait for the acknowledgement of those before them. It fails only on a dead socket.
     let _ = socket.set_nodelay(true);
     match tls {
-        None => serve(socket, peer, service, stop).await,
+        None => {
+            // The HTTP libraries wait for the first byte without a limit.
+            let mut first_byte = [0];
+            let begun = tokio::select! {
+                () = stop.cancelled() => return,
+                begun = timeout(limits::HEADER_READ, socket.peek(&mut first_byte)) => begun,
+            };
+            match begun {
+                Ok(Ok(1..)) => serve(socket, peer, service, stop).await,
+                Ok(Ok(0) | Err(_)) | Err(_) => debug!(%peer, "a connection on which nothing was sent"),
+            }
+        }
         Some(config) => {
             let handshake = TlsAcceptor::from(config).accept(socket);
             match timeout(limits::TLS_HANDSHAKE, Box::pin(handshake)).await {
@@ -137,14 +158,25 @@ where
         .max_buf_size(limits::HTTP_BUFFER)
         .pipeline_flush(true);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(limits::HTTP2_STREAMS);
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        first.store(true, Ordering::Relaxed);
         let routes = routes.clone();
         async move { Ok::<_, Infallible>(routes.serve::<TokioIo<S>>(request, peer).await) }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(socket), service);
-    tokio::pin!(connection);
+    // Which HTTP it is to be, and the beginning of HTTP/2, have no limit of their own.
+    let never_asked = async {
+        sleep(limits::HEADER_READ).await;
+        if asked.load(Ordering::Relaxed) {
+            pending().await
+        }
+    };
+    tokio::pin!(connection, never_asked);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = never_asked => return debug!(%peer, "a connection without a request"),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

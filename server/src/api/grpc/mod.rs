@@ -1,8 +1,10 @@
 //! The gRPC face: service `centrifugal.centrifugo.api.CentrifugoApi`.
 //!
 //! All its methods are unary, and there is no need for more of gRPC than that: `unary.rs` speaks it over the HTTP/2 server of
-//! hyper. That is half of the CPU time that a call costs through tonic's server, whose types serve the general case (see
-//! `speed.rs` for how this was measured); status codes and the encoding of a status are tonic's.
+//! hyper, and `connection.rs` runs a connection with its calls. With 16 calls at a time on a connection a publish costs 6 to
+//! 7 microseconds so, against 8 to 12 through tonic's server, whose types serve the general case; with one call at a time
+//! the kernel's part is so large that it makes no difference (`tests/speed.rs`). It also makes the statuses exactly those
+//! that clients of the reference server know. Status codes and the encoding of a status are tonic's.
 //!
 //! | call | answer |
 //! |---|---|
@@ -14,26 +16,34 @@
 //!
 //! Transport error mode (`grpc_api.error_mode`, or the metadata `x-centrifugo-error-mode: transport`) is not for `Batch`.
 
+mod connection;
 mod unary;
 
-use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, header::AUTHORIZATION};
+use http::{HeaderName, Request, Response, header::AUTHORIZATION, request::Parts};
 use hyper::{
     body::Body,
     rt::{Read, Write},
-    server::conn::http2,
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::Message;
 use starling_proto::api::{self as proto, BatchRequest, BatchResponse};
 use tokio::time::timeout;
 use tonic::Status;
 use tracing::info;
 
-use self::unary::{UnaryBody, decode};
+use self::{
+    connection::OwnTasks,
+    unary::{UnaryBody, decode},
+};
 use super::{Api, Face, Method, Unsupported, key::is_same_secret};
 use crate::{
     config::{ErrorMode, GrpcApi},
@@ -86,13 +96,17 @@ impl GrpcFace {
             let face = Arc::clone(&self);
             async move { Ok::<_, Infallible>(face.handle(request).await) }
         });
-        let mut connection = pin!(connection_settings().serve_connection(io, service));
-        let mut drain = pin!(drain);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = drain.as_mut() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
+        let tasks = OwnTasks::default();
+        let serving = async {
+            let mut connection = pin!(connection::settings(tasks.clone()).serve_connection(io, service));
+            let mut drain = pin!(drain);
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = drain.as_mut() => connection.as_mut().graceful_shutdown(),
+            }
+            connection.await
+        };
+        connection::drive(serving, &tasks).await
     }
 
     /// Answers one call. Never fails: what goes wrong is a status.
@@ -101,9 +115,11 @@ impl GrpcFace {
         B: Body<Data = Bytes>,
         B::Error: std::fmt::Display,
     {
-        let answered = match unary::deadline(request.headers()) {
-            None => self.answer(request).await,
-            Some(time) => match timeout(time, self.answer(request)).await {
+        let (head, body) = request.into_parts();
+        let body = pin!(body);
+        let answered = match unary::deadline(&head.headers) {
+            None => self.answer(&head, body).await,
+            Some(time) => match timeout(time, Box::pin(self.answer(&head, body))).await {
                 Ok(answered) => answered,
                 Err(_) => Err(Status::deadline_exceeded("the call was not answered in time")),
             },
@@ -111,12 +127,11 @@ impl GrpcFace {
         answered.unwrap_or_else(Status::into_http)
     }
 
-    async fn answer<B>(&self, request: Request<B>) -> Result<Response<UnaryBody>, Status>
+    async fn answer<B>(&self, head: &Parts, body: Pin<&mut B>) -> Result<Response<UnaryBody>, Status>
     where
         B: Body<Data = Bytes>,
         B::Error: std::fmt::Display,
     {
-        let (head, body) = request.into_parts();
         let path = head.uri.path();
         let Some(name) = path.strip_prefix(SERVICE) else {
             info!(path, "gRPC API call refused: there is only the service centrifugal.centrifugo.api.CentrifugoApi");
@@ -135,32 +150,14 @@ impl GrpcFace {
         }
         let transport_errors =
             self.transport_errors || head.headers.get(ERROR_MODE).is_some_and(|mode| mode.as_bytes() == b"transport");
-        let call = Call { api: &self.api, method, name, transport_errors };
         let message = unary::read(&head.headers, body, self.max_message_bytes).await?;
+        let call = Call { api: &self.api, method, name, started: Instant::now(), transport_errors };
         // Publish is called so much more often than anything else that its future should not be as large as theirs.
         match method {
-            Method::Publish => call.finish(self.api.publish(decode(message)?)).await,
+            Method::Publish => call.finish(self.api.publish(decode(message)?).await),
             _ => Box::pin(call.answer(message)).await,
         }
     }
-}
-
-/// Settings of an HTTP/2 connection that carries API calls.
-///
-/// At most 1024 calls at a time on one connection; the windows allow for 4 MiB that are on their way to calls not yet read,
-/// 1 MiB of them for one call. A peer that answers no ping for 20 s is gone.
-pub fn connection_settings() -> http2::Builder<TokioExecutor> {
-    let mut settings = http2::Builder::new(TokioExecutor::new());
-    settings
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(1024)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
-        .max_header_list_size(16 * 1024)
-        .keep_alive_interval(Duration::from_secs(60))
-        .keep_alive_timeout(Duration::from_secs(20));
-    settings
 }
 
 /// One call that was read and may be answered.
@@ -169,6 +166,7 @@ struct Call<'a> {
     method: Method,
     /// Name of the method in the service.
     name: &'a str,
+    started: Instant,
     transport_errors: bool,
 }
 
@@ -177,19 +175,19 @@ impl Call<'_> {
         let api = self.api;
         match self.method {
             Method::Batch => self.batch(decode(message)?).await,
-            Method::Publish => self.finish(api.publish(decode(message)?)).await,
-            Method::Broadcast => self.finish(api.broadcast(decode(message)?)).await,
-            Method::Unsubscribe => self.finish(api.unsubscribe(decode(message)?)).await,
-            Method::Disconnect => self.finish(api.disconnect(decode(message)?)).await,
-            Method::Channels => self.finish(api.channels(decode(message)?)).await,
-            Method::Info => self.finish(api.info(decode(message)?)).await,
-            Method::Presence => self.finish_now(Api::presence, message).await,
-            Method::PresenceStats => self.finish_now(Api::presence_stats, message).await,
-            Method::History => self.finish_now(Api::history, message).await,
-            Method::HistoryRemove => self.finish_now(Api::history_remove, message).await,
-            Method::Rpc => self.finish_now(Api::rpc, message).await,
-            Method::Subscribe => self.check(Api::subscribe, message).await,
-            Method::Refresh => self.check(Api::refresh, message).await,
+            Method::Publish => self.finish(api.publish(decode(message)?).await),
+            Method::Broadcast => self.finish(api.broadcast(decode(message)?).await),
+            Method::Unsubscribe => self.finish(api.unsubscribe(decode(message)?).await),
+            Method::Disconnect => self.finish(api.disconnect(decode(message)?).await),
+            Method::Channels => self.finish(api.channels(decode(message)?).await),
+            Method::Info => self.finish(api.info(decode(message)?).await),
+            Method::Presence => self.finish(api.presence(decode(message)?)),
+            Method::PresenceStats => self.finish(api.presence_stats(decode(message)?)),
+            Method::History => self.finish(api.history(decode(message)?)),
+            Method::HistoryRemove => self.finish(api.history_remove(decode(message)?)),
+            Method::Rpc => self.finish(api.rpc(decode(message)?)),
+            Method::Subscribe => self.finish_check(api.subscribe(decode(message)?)),
+            Method::Refresh => self.finish_check(api.refresh(decode(message)?)),
             Method::MapPublish
             | Method::MapRemove
             | Method::MapReadState
@@ -206,34 +204,16 @@ impl Call<'_> {
         Ok(unary::response(&BatchResponse { replies }))
     }
 
-    async fn finish<T: Message>(
-        &self,
-        operation: impl Future<Output = Result<T, ApiError>>,
-    ) -> Result<Response<UnaryBody>, Status> {
-        match self.api.measured(Face::Grpc, self.method, operation).await {
+    fn finish<T: Message>(&self, result: Result<T, ApiError>) -> Result<Response<UnaryBody>, Status> {
+        match self.api.counted(Face::Grpc, self.method, self.started, result) {
             Ok(result) => Ok(unary::response_with(RESULT_FIELD, &result)),
             Err(error) => self.failed(error),
         }
     }
 
-    /// As `finish`, for operations that have nothing to wait for.
-    async fn finish_now<M: Message + Default, T: Message>(
-        &self,
-        operation: impl FnOnce(&Api, M) -> Result<T, ApiError>,
-        message: Bytes,
-    ) -> Result<Response<UnaryBody>, Status> {
-        let request = decode(message)?;
-        self.finish(async { operation(self.api, request) }).await
-    }
-
-    /// As `finish_now`, for operations that only check their parameters.
-    async fn check<M: Message + Default>(
-        &self,
-        operation: impl FnOnce(&Api, M) -> Result<Unsupported, ApiError>,
-        message: Bytes,
-    ) -> Result<Response<UnaryBody>, Status> {
-        let request = decode(message)?;
-        match self.api.measured(Face::Grpc, self.method, async { operation(self.api, request) }).await {
+    /// As `finish`, after an operation that only checked its parameters.
+    fn finish_check(&self, result: Result<Unsupported, ApiError>) -> Result<Response<UnaryBody>, Status> {
+        match self.api.counted(Face::Grpc, self.method, self.started, result) {
             Ok(Unsupported) => {
                 info!(method = self.name, "gRPC API call refused: this version does not have the method yet");
                 Err(unimplemented(self.name))

@@ -7,7 +7,7 @@
 use std::{
     convert::Infallible,
     io::Read,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,7 +37,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 ///
 /// Errors are those of gRPC libraries: ResourceExhausted for a message that is too large, Unimplemented for a compression
 /// that is not gzip, Internal for a broken frame.
-pub(super) async fn read<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes, Status>
+pub(super) async fn read<B>(headers: &HeaderMap, body: Pin<&mut B>, limit: usize) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
@@ -99,12 +99,11 @@ pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Reads the only message of a body, its prefix included.
-async fn read_frame<B>(body: B, limit: usize) -> Result<Bytes, Status>
+async fn read_frame<B>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Status>
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    let mut body = pin!(body);
     // Nearly every message comes in one piece, which is then a slice of what the socket was read into.
     let mut whole = Bytes::new();
     let mut pieces = BytesMut::new();
@@ -239,6 +238,8 @@ struct Any {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use http_body_util::{Full, StreamBody};
 
     use super::*;
@@ -251,7 +252,7 @@ mod tests {
     }
 
     async fn read_whole(headers: &HeaderMap, body: Vec<u8>, limit: usize) -> Result<Bytes, (Code, String)> {
-        let read = read(headers, Full::new(Bytes::from(body)), limit).await;
+        let read = read(headers, pin!(Full::new(Bytes::from(body))), limit).await;
         read.map_err(|status| (status.code(), status.message().to_owned()))
     }
 
@@ -264,7 +265,7 @@ mod tests {
                 .map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(piece))))
                 .collect();
             let body = StreamBody::new(futures_util::stream::iter(pieces));
-            assert_eq!(read(&HeaderMap::new(), body, 5).await.unwrap(), "hello", "pieces of {size}");
+            assert_eq!(read(&HeaderMap::new(), pin!(body), 5).await.unwrap(), "hello", "pieces of {size}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! Carrying out one method whose parameters and result are JSON.
 
-use std::future::Future;
+use std::time::Instant;
 
 use bytes::Bytes;
+use starling_proto::api::InfoRequest;
 
-use super::{DecodeError, WriteJson, decode, decode::Message};
+use super::{DecodeError, WriteJson, decode};
 use crate::{
     api::{Api, Face, Method, Unsupported},
     error::ApiError,
@@ -33,60 +34,57 @@ impl Api {
         params: &Bytes,
         out: &mut Vec<u8>,
     ) -> Result<Called, DecodeError> {
+        let started = Instant::now();
+        let finish = Finish { api: self, face, method, started, out };
         // Publish is called so much more often than anything else that its future should not be as large as theirs.
-        if method == Method::Publish {
-            let operation = self.publish(decode(params)?);
-            return Ok(self.finish(face, method, operation, out).await);
+        match method {
+            Method::Publish => Ok(finish.with(self.publish(decode(params)?).await)),
+            _ => Box::pin(self.call_other(method, params, finish)).await,
         }
-        Box::pin(self.call_other(face, method, params, out)).await
     }
 
-    async fn call_other(
-        &self,
-        face: Face,
-        method: Method,
-        params: &Bytes,
-        out: &mut Vec<u8>,
-    ) -> Result<Called, DecodeError> {
+    async fn call_other(&self, method: Method, params: &Bytes, finish: Finish<'_>) -> Result<Called, DecodeError> {
         Ok(match method {
-            Method::Publish => self.finish(face, method, self.publish(decode(params)?), out).await,
-            Method::Broadcast => self.finish(face, method, self.broadcast(decode(params)?), out).await,
-            Method::Unsubscribe => self.finish(face, method, self.unsubscribe(decode(params)?), out).await,
-            Method::Disconnect => self.finish(face, method, self.disconnect(decode(params)?), out).await,
-            Method::Channels => self.finish(face, method, self.channels(decode(params)?), out).await,
+            Method::Publish => finish.with(self.publish(decode(params)?).await),
+            Method::Broadcast => finish.with(self.broadcast(decode(params)?).await),
+            Method::Unsubscribe => finish.with(self.unsubscribe(decode(params)?).await),
+            Method::Disconnect => finish.with(self.disconnect(decode(params)?).await),
+            Method::Channels => finish.with(self.channels(decode(params)?).await),
             // The reference server's old form takes this one without parameters too.
-            Method::Info if params.is_empty() => self.finish(face, method, self.info(Default::default()), out).await,
-            Method::Info => self.finish(face, method, self.info(decode(params)?), out).await,
-            Method::Presence => self.finish_now(face, method, Self::presence, params, out).await?,
-            Method::PresenceStats => self.finish_now(face, method, Self::presence_stats, params, out).await?,
-            Method::History => self.finish_now(face, method, Self::history, params, out).await?,
-            Method::HistoryRemove => self.finish_now(face, method, Self::history_remove, params, out).await?,
-            Method::Rpc => self.finish_now(face, method, Self::rpc, params, out).await?,
-            Method::Subscribe => self.check(face, method, Self::subscribe, params).await?,
-            Method::Refresh => self.check(face, method, Self::refresh, params).await?,
+            Method::Info if params.is_empty() => finish.with(self.info(InfoRequest {}).await),
+            Method::Info => finish.with(self.info(decode(params)?).await),
+            Method::Presence => finish.with(self.presence(decode(params)?)),
+            Method::PresenceStats => finish.with(self.presence_stats(decode(params)?)),
+            Method::History => finish.with(self.history(decode(params)?)),
+            Method::HistoryRemove => finish.with(self.history_remove(decode(params)?)),
+            Method::Rpc => finish.with(self.rpc(decode(params)?)),
+            Method::Subscribe => finish.with_check(self.subscribe(decode(params)?)),
+            Method::Refresh => finish.with_check(self.refresh(decode(params)?)),
             Method::MapPublish
             | Method::MapRemove
             | Method::MapReadState
             | Method::MapReadStream
             | Method::MapStats
             | Method::MapClear
-            | Method::SharedPollPublish => {
-                let request = decode(params)?;
-                let refusal = self.measured::<()>(face, method, async { Err(self.keyed(method, &request)) });
-                refusal.await.map_or_else(Called::Error, |()| Called::Unsupported)
-            }
+            | Method::SharedPollPublish => finish.with_check(Err(self.keyed(method, &decode(params)?))),
             Method::Batch => Called::Error(ApiError::NotFound),
         })
     }
+}
 
-    async fn finish<T: WriteJson>(
-        &self,
-        face: Face,
-        method: Method,
-        operation: impl Future<Output = Result<T, ApiError>>,
-        out: &mut Vec<u8>,
-    ) -> Called {
-        match self.measured(face, method, operation).await {
+/// What is left to do when an operation is over: count it, and write its result down.
+struct Finish<'a> {
+    api: &'a Api,
+    face: Face,
+    method: Method,
+    started: Instant,
+    out: &'a mut Vec<u8>,
+}
+
+impl Finish<'_> {
+    fn with<T: WriteJson>(self, result: Result<T, ApiError>) -> Called {
+        let Self { api, face, method, started, out } = self;
+        match api.counted(face, method, started, result) {
             Ok(result) => {
                 result.write(out);
                 Called::Result
@@ -95,29 +93,9 @@ impl Api {
         }
     }
 
-    /// As `finish`, for operations that have nothing to wait for.
-    async fn finish_now<M: Message, T: WriteJson>(
-        &self,
-        face: Face,
-        method: Method,
-        operation: impl FnOnce(&Self, M) -> Result<T, ApiError>,
-        params: &Bytes,
-        out: &mut Vec<u8>,
-    ) -> Result<Called, DecodeError> {
-        let request = decode(params)?;
-        Ok(self.finish(face, method, async { operation(self, request) }, out).await)
-    }
-
-    /// As `finish_now`, for operations that only check their parameters.
-    async fn check<M: Message>(
-        &self,
-        face: Face,
-        method: Method,
-        operation: impl FnOnce(&Self, M) -> Result<Unsupported, ApiError>,
-        params: &Bytes,
-    ) -> Result<Called, DecodeError> {
-        let request = decode(params)?;
-        let checked = self.measured(face, method, async { operation(self, request) }).await;
-        Ok(checked.map_or_else(Called::Error, |Unsupported| Called::Unsupported))
+    /// As `with`, after an operation that only checked its parameters.
+    fn with_check(self, result: Result<Unsupported, ApiError>) -> Called {
+        let Self { api, face, method, started, out: _ } = self;
+        api.counted(face, method, started, result).map_or_else(Called::Error, |Unsupported| Called::Unsupported)
     }
 }
