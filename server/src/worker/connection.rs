@@ -187,3 +187,15 @@ impl Backlog {
         self.bytes = self.chunks.iter().map(Bytes::len).sum();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million of them are held by one process; what grows here grows a million times.
+    #[test]
+    fn a_connection_stays_small() {
+        assert!(size_of::<Connection>() <= 320, "{} bytes", size_of::<Connection>());
+        assert!(size_of::<Session>() <= 160, "{} bytes", size_of::<Session>());
+    }
+}

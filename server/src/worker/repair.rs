@@ -12,6 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
@@ -170,8 +171,13 @@ impl Worker {
             limit: if check { Limit::PositionOnly } else { Limit::All },
             reverse: false,
         };
+        let mut first = broker.history(&channel, query, options);
+        if let Some(result) = (&mut first).now_or_never() {
+            // The memory engine: nothing to wait for, and nothing to repeat.
+            return inbox.push(Message::Repaired(Box::new(Read { channel, since, result, check })));
+        }
         self.shared.services.spawn(async move {
-            let mut result = broker.history(&channel, query, options).await;
+            let mut result = first.await;
             for _ in 0..TRIES {
                 if result.is_ok() || check {
                     break;
