@@ -97,7 +97,7 @@ pub struct Running {
     pub grpc: Option<SocketAddr>,
     workers: Arc<Workers>,
     node: Arc<Node>,
-    /// In force for the server API.
+    /// In force for the server API and for what other nodes ask.
     namespaces: Arc<ArcSwap<Namespaces>>,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
@@ -170,11 +170,12 @@ impl Running {
         let workers = Arc::new(workers);
         let name = config.node.name.clone().unwrap_or_else(|| default_node_name(external.port()));
         let local: Arc<dyn Local> = workers.clone();
-        let node = Node::new(id, name, VERSION, clock.started(), local, broker.clone());
+        let namespaces = Arc::new(ArcSwap::new(settings.namespaces.clone()));
+        let node = Node::new(id, name, VERSION, clock.started(), local, broker.clone(), presence);
         let node = match control {
             None => Arc::new(node),
             Some((control, events)) => {
-                let node = Arc::new(node.in_cluster(Arc::new(control)));
+                let node = Arc::new(node.in_cluster(Arc::new(control), namespaces.clone()));
                 tasks.spawn(cluster::run(node.clone(), events, stop.clone()));
                 node
             }
@@ -185,7 +186,6 @@ impl Running {
         let nodes = node.clone();
         let nodes = Box::new(move || nodes.known_nodes());
         let metrics = Arc::new(Metrics::new(counters, table, users, admission.clone(), nodes, VERSION));
-        let namespaces = Arc::new(ArcSwap::new(settings.namespaces.clone()));
         let api = Arc::new(Api::new(node.clone(), namespaces.clone(), metrics.clone()));
 
         let broker_name = match config.engine.kind {

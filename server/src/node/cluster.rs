@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::Mutex;
@@ -20,12 +21,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Node,
-    control::{self, Control, ControlEvent, Message, To},
+    Node, Target,
+    control::{self, Control, ControlEvent, Message, RemoteSubscription, To},
     registry::{ANNOUNCE_EVERY, Registry, SWEEP_EVERY, Seen},
     survey::{self, Outcome, Surveys},
 };
-use crate::{broker::BrokerError, names::NodeId};
+use crate::{auth::UnixSeconds, broker::BrokerError, names::NodeId, namespace::Namespaces};
 
 /// How long a question waits for answers. Nodes that are later are left out, and named in the log.
 const SURVEY_DEADLINE: Duration = Duration::from_secs(1);
@@ -40,13 +41,14 @@ const SENDING: usize = 1024;
 /// The other nodes, from the view of one.
 pub(super) struct Cluster {
     control: Arc<dyn Control>,
+    namespaces: Arc<ArcSwap<Namespaces>>,
     registry: Mutex<Registry>,
     surveys: Mutex<Surveys>,
 }
 
 impl Cluster {
-    pub(super) fn new(control: Arc<dyn Control>) -> Self {
-        Self { control, registry: Mutex::default(), surveys: Mutex::default() }
+    pub(super) fn new(control: Arc<dyn Control>, namespaces: Arc<ArcSwap<Namespaces>>) -> Self {
+        Self { control, namespaces, registry: Mutex::default(), surveys: Mutex::default() }
     }
 
     /// Tells all other nodes.
@@ -194,6 +196,8 @@ fn handle(node: &Node, cluster: &Cluster, sending: &mut Sending, from: NodeId, m
         }
         Message::Disconnect { target, cause, keep } => node.local.disconnect(&target, &cause, &keep),
         Message::Unsubscribe { target, channel, cause } => node.local.unsubscribe(&target, channel.as_ref(), &cause),
+        Message::Subscribe { target, subscription } => subscribe(node, cluster, &from, &target, subscription),
+        Message::Refresh { target, refresh } => node.local.refresh(&target, &Arc::new(refresh)),
         Message::SurveyRequest { id, op, data } => {
             let survey::Answer { code, data } = survey::answer(&op, data, &*node.local);
             let answer = control::encode(&node.id, Message::SurveyResponse { id, code, data });
@@ -202,5 +206,21 @@ fn handle(node: &Node, cluster: &Cluster, sending: &mut Sending, from: NodeId, m
         Message::SurveyResponse { id, code, data } => {
             cluster.surveys.lock().answered(id, from, survey::Answer { code, data });
         }
+    }
+}
+
+fn subscribe(node: &Node, cluster: &Cluster, from: &NodeId, target: &Target, subscription: RemoteSubscription) {
+    // Its node has refused it; a node of the reference server asks nevertheless.
+    if subscription.expire_at.is_some_and(|at| at <= UnixSeconds::now()) {
+        return tracing::debug!(%from, channel = %subscription.channel, "ignored a subscription that has expired");
+    }
+    let channel = subscription.channel.clone();
+    match cluster.namespaces.load().resolve(channel.as_str()) {
+        Some(rules) => node.local.subscribe(target, &Arc::new(subscription.under(rules))),
+        None => tracing::warn!(
+            %from, %channel,
+            "another node subscribes a user to a channel whose namespace is not defined on this one; is channel.namespaces \
+             the same on all nodes?"
+        ),
     }
 }

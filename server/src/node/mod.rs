@@ -20,15 +20,21 @@ pub mod survey;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use arc_swap::ArcSwap;
+
 use self::{
     cluster::Cluster,
     control::{Control, Message},
     glob::Glob,
 };
 use crate::{
-    broker::{Broker, BrokerError, Publication, PublishOptions, Published},
+    broker::{
+        Broker, BrokerError, ClientInfo, History, HistoryOptions, HistoryQuery, Publication, PublishOptions, Published,
+    },
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId, UserId},
+    namespace::Namespaces,
+    presence::{Presence, PresenceStats},
     session::{ServerRefresh, ServerSubscription},
 };
 
@@ -111,6 +117,7 @@ pub struct Node {
     started: Instant,
     local: Arc<dyn Local>,
     broker: Arc<dyn Broker>,
+    presence: Arc<dyn Presence>,
     cluster: Option<Cluster>,
 }
 
@@ -123,14 +130,15 @@ impl Node {
         started: Instant,
         local: Arc<dyn Local>,
         broker: Arc<dyn Broker>,
+        presence: Arc<dyn Presence>,
     ) -> Self {
-        Self { id, name, version, started, local, broker, cluster: None }
+        Self { id, name, version, started, local, broker, presence, cluster: None }
     }
 
     /// The same node as one of a cluster whose control messages `control` carries. It takes part while
-    /// [`cluster::run`] runs.
-    pub fn in_cluster(self, control: Arc<dyn Control>) -> Self {
-        Self { cluster: Some(Cluster::new(control)), ..self }
+    /// [`cluster::run`] runs. `namespaces` has what control messages leave out of a subscription.
+    pub fn in_cluster(self, control: Arc<dyn Control>, namespaces: Arc<ArcSwap<Namespaces>>) -> Self {
+        Self { cluster: Some(Cluster::new(control, namespaces)), ..self }
     }
 
     /// Number of nodes of the cluster that this one knows, itself included.
@@ -156,6 +164,60 @@ impl Node {
         options: PublishOptions,
     ) -> Result<Published, BrokerError> {
         self.broker.publish(channel, publication, options).await
+    }
+
+    /// Reads a channel's stream, as [`Broker::history`].
+    pub async fn history(
+        &self,
+        channel: &ChannelName,
+        query: HistoryQuery,
+        options: HistoryOptions,
+    ) -> Result<History, BrokerError> {
+        self.broker.history(channel, query, options).await
+    }
+
+    /// Drops the kept publications of a channel, as [`Broker::remove_history`]. Dropping the future does not undo it.
+    pub async fn remove_history(&self, channel: &ChannelName) -> Result<(), BrokerError> {
+        self.broker.remove_history(channel).await
+    }
+
+    /// Everyone in a channel on any node, by client id.
+    pub async fn presence(&self, channel: &ChannelName) -> Result<BTreeMap<String, ClientInfo>, BrokerError> {
+        self.presence.list(channel).await
+    }
+
+    /// How many are in a channel on all nodes.
+    pub async fn presence_stats(&self, channel: &ChannelName) -> Result<PresenceStats, BrokerError> {
+        self.presence.stats(channel).await
+    }
+
+    /// Subscribes the target's connections on every node. A client that has the channel is only told again.
+    ///
+    /// Other nodes take the kind of recovery, and how much history there is, from their own configuration, and do nothing
+    /// where that does not know the channel.
+    ///
+    /// # Errors
+    ///
+    /// The other nodes could not be told; this one has done it.
+    pub async fn subscribe(&self, target: &Target, subscription: ServerSubscription) -> Result<(), BrokerError> {
+        let subscription = Arc::new(subscription);
+        self.local.subscribe(target, &subscription);
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let message = Message::Subscribe { target: target.clone(), subscription: (&*subscription).into() };
+        cluster.tell_all(&self.id, message).await
+    }
+
+    /// Changes when the target's connections expire, on every node.
+    ///
+    /// # Errors
+    ///
+    /// The other nodes could not be told; this one has done it.
+    pub async fn refresh(&self, target: &Target, refresh: ServerRefresh) -> Result<(), BrokerError> {
+        let refresh = Arc::new(refresh);
+        self.local.refresh(target, &refresh);
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let message = Message::Refresh { target: target.clone(), refresh: ServerRefresh::clone(&refresh) };
+        cluster.tell_all(&self.id, message).await
     }
 
     /// Disconnects the target's connections on every node, except clients named in `keep`.
