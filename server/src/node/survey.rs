@@ -210,6 +210,10 @@ mod tests {
     impl Local for Two {
         fn disconnect(&self, _: &Target, _: &Disconnect, _: &[String]) {}
         fn unsubscribe(&self, _: &Target, _: Option<&ChannelName>, _: &Unsubscribed) {}
+        fn subscribe(&self, _: &Target, _: &std::sync::Arc<crate::session::ServerSubscription>) {}
+
+        fn refresh(&self, _: &Target, _: &std::sync::Arc<crate::session::ServerRefresh>) {}
+
         fn channels(&self, matches: &dyn Fn(&str) -> bool) -> BTreeMap<String, u32> {
             let all = [("news".to_owned(), 1), ("cl:x".to_owned(), 2)];
             all.into_iter().filter(|(name, _)| matches(name)).collect()

@@ -77,6 +77,18 @@ pub(super) enum Purpose {
     Server,
 }
 
+/// A join that succeeded.
+struct Settled {
+    /// Id of the command that asked for it.
+    command: u32,
+    granted: Granted,
+    purpose: Purpose,
+    then: Option<Then>,
+    result: SubscribeResult,
+    /// Behind it everything is delivered.
+    position: Option<StreamPosition>,
+}
+
 enum Then {
     Reply(u32),
     Push(Unsubscribed),
@@ -220,7 +232,8 @@ impl Session {
             Ok(history) => {
                 let (result, position) = subscribe_result(&granted, claimed.as_ref(), history, context);
                 if !or_nothing || result.recovered || !result.was_recovering {
-                    return self.live(index, ticket, granted, purpose, then, result, position, context, out);
+                    let settled = Settled { command: ticket.command, granted, purpose, then, result, position };
+                    return self.live(index, settled, context, out);
                 }
                 ClientError::UnrecoverablePosition
             }
@@ -238,19 +251,8 @@ impl Session {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn live(
-        &mut self,
-        index: usize,
-        ticket: Ticket,
-        granted: Granted,
-        purpose: Purpose,
-        then: Option<Then>,
-        result: SubscribeResult,
-        position: Option<StreamPosition>,
-        context: &Context<'_>,
-        out: &mut Vec<Output>,
-    ) {
+    fn live(&mut self, index: usize, settled: Settled, context: &Context<'_>, out: &mut Vec<Output>) {
+        let Settled { command, granted, purpose, then, result, position } = settled;
         let subscription = &mut self.subscriptions[index];
         subscription.state = State::Live(details(granted.info.clone(), granted.expire_at, context));
         let channel = subscription.channel.clone();
@@ -264,7 +266,7 @@ impl Session {
         }
         match purpose {
             Purpose::Command => {
-                out.push(Output::Reply(ticket.command, Reply::Subscribe(Box::new(result))));
+                out.push(Output::Reply(command, Reply::Subscribe(Box::new(result))));
                 out.extend(live);
             }
             Purpose::Connect => self.connected_part(channel.as_str(), result, live, context, out),

@@ -731,6 +731,7 @@ fn push_table() -> Vec<(Push, &'static str, pb::Push)> {
                     tags: BTreeMap::from([("k\n".into(), "v".into()), ("l".into(), String::new())]),
                     position: Some(position("kXbQ", 1)),
                     time: Some(5),
+                    ..Publication::default()
                 },
             },
             "{\"channel\":\"news\",\"pub\":{\"data\":{},\

@@ -237,6 +237,7 @@ mod tests {
             tags: value.get("tags").map(|tags| serde_json::from_value(tags.clone()).unwrap()).unwrap_or_default(),
             position: None,
             time: value["time"].as_i64(),
+            form: Form::Plain,
         }
     }
 
