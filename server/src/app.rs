@@ -118,7 +118,7 @@ impl Running {
         let users = Arc::new(Users::default());
         let id = NodeId::random();
         let (broker, control): (Arc<dyn Broker>, _) = match config.engine.kind {
-            EngineKind::Memory => (Arc::new(MemoryBroker::new(table.clone())), None),
+            EngineKind::Memory => (Arc::new(MemoryBroker::start(table.clone(), clock, &Handle::current())), None),
             EngineKind::Redis => {
                 let settings = redis::Settings::try_from(&config.engine.redis.connection)
                     .map_err(|error| ConfigProblem { option: "engine.redis".into(), problem: error.to_string() })?;

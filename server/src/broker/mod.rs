@@ -1,5 +1,6 @@
 //! Moving publications between nodes, and what is moved.
 
+mod epoch;
 pub mod memory;
 pub mod redis;
 
