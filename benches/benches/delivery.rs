@@ -1,8 +1,7 @@
 //! Publications from the inbox of a worker to all its subscribers, who take everything at once.
 //!
-//! An iteration begins with the first push into the inbox and ends when the last subscriber has the last publication: the wake-up
-//! of the worker's thread is part of it, encoding and a kernel that sends are not. Where several publications are queued, the
-//! worker should find all of them; it needs a core of its own for that, and not to be woken between two pushes.
+//! An iteration begins with the push into the inbox and ends when the last subscriber has the last publication: the wake-up of the
+//! worker's thread is part of it, encoding and a kernel that sends are not.
 #![allow(missing_docs)]
 
 use std::{
@@ -85,9 +84,7 @@ impl Rig {
         let mut messages = Vec::new();
         self.encoded.take(&mut messages);
         let start = Instant::now();
-        for message in messages {
-            self.inbox.push(message);
-        }
+        self.inbox.push_all(messages);
         wait(|| self.counters.deliveries.load(Ordering::Relaxed) >= target);
         start.elapsed()
     }
