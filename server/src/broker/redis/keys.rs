@@ -41,6 +41,16 @@ impl Keys {
         format!("{}.x.probe", self.prefix)
     }
 
+    /// Stream with the history of a channel.
+    pub fn stream(&self, channel: &ChannelName) -> String {
+        format!("{}.stream.{channel}", self.prefix)
+    }
+
+    /// Hash with the epoch (`e`), top offset (`s`) and last version (`v`, `ve`) of a channel's stream.
+    pub fn meta(&self, channel: &ChannelName) -> String {
+        format!("{}.stream.meta.{channel}", self.prefix)
+    }
+
     /// Hash that remembers the result of a publication with an idempotency key. Can collide (channel `a` with key `b.c`,
     /// channel `a.b` with key `c`), in the same way on every node.
     pub fn result(&self, channel: &ChannelName, idempotency_key: &str) -> String {
@@ -94,6 +104,8 @@ mod tests {
         let news = ChannelName::from("news");
         let ours = [
             ("message channel", keys.messages(&news)),
+            ("history stream", keys.stream(&ChannelName::from("hist:c"))),
+            ("history meta", keys.meta(&ChannelName::from("hist:c"))),
             ("idempotent result with history", keys.result(&ChannelName::from("hist:c"), "key.1")),
             ("idempotent result without history", keys.result(&news, "k1")),
             ("control, to all nodes", keys.control()),

@@ -1,7 +1,8 @@
 //! The broker over Redis: publications of one node reach the subscribers of all, in Centrifugo's own format.
 //!
 //! The way of a publication: [`Broker::publish`] encodes it ([`payload`]) and sends PUBLISH over the command connection of
-//! the server that holds the channel ([`hashing`]); Redis sends it to every node that is subscribed to the channel's name
+//! the server that holds the channel ([`hashing`]), or, with history, a script ([`scripts`]) that gives it its offset, adds it
+//! to the stream and announces it in one step; Redis sends it to every node that is subscribed to the channel's name
 //! ([`keys`]); the task that reads such a node's PUB/SUB connection decodes it and hands it to [`BrokerEvents`] at once.
 //! Local subscribers of the publishing node get it in the same way. So a channel has one order for everybody: that of Redis.
 //!
@@ -23,7 +24,9 @@ pub mod hashing;
 mod health;
 pub mod keys;
 pub mod payload;
+mod publisher;
 mod quiet;
+mod scripts;
 mod settings;
 mod tls;
 #[cfg(test)]
@@ -31,7 +34,7 @@ mod vectors;
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -39,14 +42,15 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use redis::Script;
 use tokio::runtime::Handle;
 
 use self::{
     bus::{Bus, BusPlan, Listener},
     health::Health,
     keys::Keys,
-    payload::BusMessage,
+    payload::{BusMessage, Marks},
+    publisher::Publisher,
+    scripts::Append,
 };
 pub(crate) use self::{channel_servers::ChannelServers, commands::Commands};
 pub use self::{
@@ -56,12 +60,9 @@ pub use self::{
 };
 use super::{
     Broker, BrokerError, BrokerEvents, ClientInfo, History, HistoryOptions, HistoryQuery, Publication, PublishOptions,
-    Published, StreamPosition,
+    Published,
 };
 use crate::names::ChannelName;
-
-/// How long Redis remembers an idempotency key.
-const RESULT_TTL_S: u32 = 300;
 
 /// Payload that tells a node only that its connection works. Known by its channel, since users may publish the same bytes.
 const PROBE: &[u8] = b"probe";
@@ -78,6 +79,7 @@ pub struct RedisBroker {
 struct Shard {
     server: Server,
     commands: Arc<Commands>,
+    publisher: Arc<Publisher>,
     bus: Bus,
     health: Health,
 }
@@ -113,7 +115,8 @@ impl RedisBroker {
             let commands = Arc::new(Commands::start(server.clone(), Arc::clone(&settings), &health, runtime));
             let plan = message_plan(&keys, &events, &counters);
             let bus = Bus::start(plan, server.clone(), Arc::clone(&settings), Arc::clone(&commands), &health, runtime);
-            Shard { server: server.clone(), commands, bus, health }
+            let publisher = Arc::new(Publisher::new(Arc::clone(&commands), settings.io_timeout, runtime));
+            Shard { server: server.clone(), commands, publisher, bus, health }
         });
         Self { shards: shards.collect(), keys, counters, settings: Arc::clone(&settings) }
     }
@@ -150,10 +153,26 @@ impl Broker for RedisBroker {
         publication: Publication,
         options: PublishOptions,
     ) -> BoxFuture<'static, Result<Published, BrokerError>> {
-        let commands = Arc::clone(&self.shard(channel).commands);
+        let PublishOptions { history, idempotency_key, delta, version } = options;
+        let shard = self.shard(channel);
         let message_channel = self.keys.messages(channel);
-        let payload = payload::encode(publication, unix_ms());
-        let PublishOptions { idempotency_key, .. } = options;
+        let marks =
+            Marks { delta: delta && history.is_none(), version: version.as_ref().map(|version| version.number) };
+        let payload = payload::encode(publication, marks, unix_ms());
+        if let Some(history) = history {
+            return shard.publisher.publish(Append {
+                stream: self.keys.stream(channel),
+                meta: self.keys.meta(channel),
+                result: self.keys.result(channel, idempotency_key.as_deref().unwrap_or_default()),
+                message_channel,
+                payload,
+                history,
+                idempotent: idempotency_key.is_some(),
+                delta,
+                version,
+            });
+        }
+        let commands = Arc::clone(&shard.commands);
         match idempotency_key {
             None => async move {
                 commands.run(|connection| bus::publish(connection, message_channel, payload)).await?;
@@ -163,14 +182,7 @@ impl Broker for RedisBroker {
             Some(key) => {
                 let result = self.keys.result(channel, &key);
                 async move {
-                    commands
-                        .run(|mut connection| async move {
-                            let mut call = PUBLISH_ONCE.prepare_invoke();
-                            call.key(result).arg(payload).arg(message_channel).arg("publish").arg(RESULT_TTL_S);
-                            call.invoke_async::<()>(&mut connection).await
-                        })
-                        .await?;
-                    Ok(Published::default())
+                    commands.run(|connection| scripts::publish_once(connection, result, message_channel, payload)).await
                 }
                 .boxed()
             }
@@ -187,41 +199,34 @@ impl Broker for RedisBroker {
 
     fn history(
         &self,
-        _channel: &ChannelName,
-        _query: HistoryQuery,
-        _options: HistoryOptions,
+        channel: &ChannelName,
+        query: HistoryQuery,
+        options: HistoryOptions,
     ) -> BoxFuture<'static, Result<History, BrokerError>> {
-        let top = StreamPosition { epoch: "none".into(), offset: 0 };
-        async { Ok(History { publications: Vec::new(), top }) }.boxed()
+        let commands = Arc::clone(&self.shard(channel).commands);
+        let (stream, meta) = (self.keys.stream(channel), self.keys.meta(channel));
+        async move { commands.run(|connection| scripts::history(connection, stream, meta, query, options)).await }
+            .boxed()
     }
 
-    fn remove_history(&self, _channel: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
-        async { Ok(()) }.boxed()
+    fn remove_history(&self, channel: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        let commands = Arc::clone(&self.shard(channel).commands);
+        let stream = self.keys.stream(channel);
+        async move {
+            commands
+                .run(|mut connection| async move {
+                    connection.send_packed_command(redis::cmd("DEL").arg(stream)).await?.extract_error()
+                })
+                .await?;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn status(&self) -> Result<(), String> {
         self.shards.iter().try_for_each(|shard| shard.health.status())
     }
 }
-
-/// Publishes unless the result of an earlier publication with the same idempotency key is remembered; then remembers it.
-///
-/// Keys: result. Arguments: payload, message channel, `publish` or `spublish`, seconds to remember. The result is a hash
-/// whose field `e` is the epoch, empty without history; `s` would be the offset.
-static PUBLISH_ONCE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
-        local seen = redis.call('HMGET', KEYS[1], 'e', 's')
-        if seen[1] then
-            return 0
-        end
-        redis.call(ARGV[3], ARGV[2], ARGV[1])
-        redis.call('HSET', KEYS[1], 'e', '')
-        redis.call('EXPIRE', KEYS[1], ARGV[4])
-        return 1
-        ",
-    )
-});
 
 /// Messages of all channels that this node wants of one server.
 fn message_plan(keys: &Keys, events: &Arc<dyn BrokerEvents>, counters: &Arc<Counters>) -> BusPlan {

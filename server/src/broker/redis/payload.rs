@@ -54,9 +54,18 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// The bytes of a publication for a channel without history. `now_ms` (Unix milliseconds) becomes its time when it has none:
-/// on the bus every publication has one.
-pub fn encode(publication: Publication, now_ms: i64) -> Vec<u8> {
+/// What a publisher asks, as far as it travels within the publication.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// A delta is wanted where there is no history to make it of.
+    pub delta: bool,
+    /// The version; absent without one.
+    pub version: Option<u64>,
+}
+
+/// The bytes of a publication: what is stored, and what is announced without history. `now_ms` (Unix milliseconds) becomes
+/// its time when it has none: on the bus every publication has one.
+pub fn encode(publication: Publication, marks: Marks, now_ms: i64) -> Vec<u8> {
     // Only plain publications travel between nodes.
     let Publication { data, info, tags, position, time, form: _ } = publication;
     debug_assert!(position.is_none(), "the position is given by the history");
@@ -65,6 +74,8 @@ pub fn encode(publication: Publication, now_ms: i64) -> Vec<u8> {
         info: info.map(encode_info),
         tags,
         time: time.unwrap_or(now_ms),
+        delta: marks.delta,
+        version: marks.version.unwrap_or(0),
         ..wire::Publication::default()
     };
     message.encode_to_vec()
@@ -84,6 +95,12 @@ pub fn decode(bytes: Bytes) -> Result<BusMessage, Malformed> {
         b'l' => Ok(BusMessage::Leave(info(rest)?)),
         _ => Err(Malformed::Form),
     }
+}
+
+/// A publication of a stream; its place there is its position, whatever it says itself. `None` if it cannot be read.
+pub(super) fn stored(bytes: Bytes, position: StreamPosition) -> Option<Publication> {
+    let publication = publication(bytes, None).ok()?;
+    Some(Publication { position: Some(position), ..publication })
 }
 
 /// The payload of a stored publication; `None` when there is none, or none that can be read: it serves for deltas only, and
@@ -245,7 +262,7 @@ mod tests {
         match (case.get("previous_base64"), &case["previous"]) {
             (Some(stored), _) => vectors::base64(stored),
             (None, Value::Null) => Bytes::new(),
-            (None, previous) => encode(recorded_publication(previous), 0).into(),
+            (None, previous) => encode(recorded_publication(previous), Marks::default(), 0).into(),
         }
     }
 
@@ -264,20 +281,21 @@ mod tests {
         for name in ["plain", "binary", "tags", "skip_history"] {
             let case = vectors::case(&payloads, name);
             let publication = recorded_publication(&case["publication"]);
-            assert_eq!(encode(publication, 0), vectors::base64(&case["base64"]), "{name}");
+            assert_eq!(encode(publication, Marks::default(), 0), vectors::base64(&case["base64"]), "{name}");
         }
         // What follows the prefix is written by the publishing node, too.
         for name in ["position", "position_tags", "position_client"] {
             let case = vectors::case(&payloads, name);
             let recorded = vectors::base64(&case["base64"]);
-            let encoded = encode(recorded_publication(&case["publication"]), 0);
+            let encoded = encode(recorded_publication(&case["publication"]), Marks::default(), 0);
             assert!(recorded.ends_with(&encoded), "{name}");
         }
     }
 
     #[test]
     fn a_publication_without_a_time_gets_the_time_of_sending() {
-        let written = encode(Publication { data: "{}".into(), ..Publication::default() }, 1_700_000_000_000);
+        let written =
+            encode(Publication { data: "{}".into(), ..Publication::default() }, Marks::default(), 1_700_000_000_000);
         assert_eq!(written, b"\x22\x02{}\x48\x80\xd0\x95\xff\xbc\x31");
     }
 
@@ -302,8 +320,10 @@ mod tests {
     #[test]
     fn fields_of_later_versions_are_skipped() {
         // Field 1000, a length-delimited "new".
-        let bytes =
-            [&encode(Publication { data: "1".into(), ..Publication::default() }, 1), b"\xc2\x3e\x03new".as_slice()];
+        let bytes = [
+            &encode(Publication { data: "1".into(), ..Publication::default() }, Marks::default(), 1),
+            b"\xc2\x3e\x03new".as_slice(),
+        ];
         let BusMessage::Publication { publication, .. } = decode(bytes.concat().into()).unwrap() else { panic!() };
         assert_eq!(publication.data, "1");
     }
@@ -355,7 +375,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_again(data: Vec<u8>, tags: std::collections::BTreeMap<String, String>, time in 1_i64..) {
             let publication = Publication { data: data.into(), tags, time: Some(time), ..Publication::default() };
-            let read = decode(encode(publication.clone(), 0).into()).unwrap();
+            let read = decode(encode(publication.clone(), Marks::default(), 0).into()).unwrap();
             prop_assert_eq!(read, BusMessage::Publication { publication, previous: None });
         }
     }
