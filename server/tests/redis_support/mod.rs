@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,9 +21,13 @@ use starling_server::{
         Broker, BrokerError, BrokerEvents, ClientInfo, Publication, PublishOptions, Published,
         redis::{Access, RedisBroker, Settings},
     },
+    config,
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId},
+    namespace::Namespaces,
     node::{Counts, Local, Node, Target, cluster},
+    presence::memory::MemoryPresence,
+    session::{ServerRefresh, ServerSubscription},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -431,6 +436,10 @@ impl Local for Notes {
         self.calls.send(Call::Unsubscribe(target.clone(), channel.cloned(), cause.clone())).unwrap();
     }
 
+    fn subscribe(&self, _target: &Target, _subscription: &Arc<ServerSubscription>) {}
+
+    fn refresh(&self, _target: &Target, _refresh: &Arc<ServerRefresh>) {}
+
     fn channels(&self, matches: &dyn Fn(&str) -> bool) -> BTreeMap<String, u32> {
         self.channels.iter().filter(|(name, _)| matches(name)).map(|(name, count)| (name.clone(), *count)).collect()
     }
@@ -459,8 +468,10 @@ impl TestNode {
         let channels = channels.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let local = Arc::new(Notes { calls: sender, channels });
         let broker: Arc<dyn Broker> = peer.broker.clone();
-        let node = Node::new(id, format!("name-of-{uid}"), "0.0.0 TEST", Instant::now(), local, broker);
-        let node = Arc::new(node.in_cluster(Arc::new(control)));
+        let presence = Arc::new(MemoryPresence::default());
+        let rules = Namespaces::new(&config::Channel::default(), &config::Client::default()).unwrap();
+        let node = Node::new(id, format!("name-of-{uid}"), "0.0.0 TEST", Instant::now(), local, broker, presence);
+        let node = Arc::new(node.in_cluster(Arc::new(control), Arc::new(ArcSwap::from_pointee(rules))));
         let stop = CancellationToken::new();
         let task = tokio::spawn(cluster::run(node.clone(), events, stop.clone()));
         Self { node, calls, stop, task, _peer: peer }
