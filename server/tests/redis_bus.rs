@@ -297,8 +297,11 @@ async fn a_killed_connection_is_made_again_with_all_its_channels() {
         let names: Vec<_> = channels.iter().map(|channel| format!("centrifugo.client.{channel}")).collect();
         let all = async || redis.subscribers(&names).await.values().filter(|count| **count == 1).count() == names.len();
         assert!(all().await);
+        assert!(b.subscribers.interrupted.lock().is_empty());
         redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
         until("all channels", SOON, all).await;
+        // Each is said to have been interrupted, so that what it missed can be read.
+        until("the report", SOON, async || b.subscribers.interrupted.lock().len() == channels.len()).await;
         for channel in ["c0", "c777", "c1499"] {
             a.reaches(&mut b, channel).await;
         }

@@ -515,3 +515,50 @@ async fn versions_beyond_what_a_double_holds_are_told_apart() {
     }
     assert_eq!(suppressed, [false, false, true, true, false, true]);
 }
+
+/// How much of Redis's processor a publication costs, sent in calls of one and of many. Prints; run it alone:
+/// `cargo test --release --test redis_streams -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn calls_of_many_publications_cost_less_than_calls_of_one() {
+    const COUNT: usize = 128_000;
+    let redis = RedisServer::start().await;
+    let mut connection = redis.connection().await;
+    let text = include_str!("../src/broker/redis/lua/publish.lua");
+    let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(text).query_async(&mut connection).await.unwrap();
+    let payload = [b'x'; 128];
+    for channels in [1, 1000] {
+        let mut costs = Vec::new();
+        for size in [1, 16, 64] {
+            redis.command(&["FLUSHALL"]).await;
+            let before = processor_seconds(&redis).await;
+            for round in 0..COUNT / 64 {
+                let mut pipeline = redis::pipe();
+                for call in 0..64 / size {
+                    let names = (0..size).map(|item| (round * 64 + call * size + item) % channels).collect::<Vec<_>>();
+                    let command = pipeline.cmd("EVALSHA").arg(&sha).arg(names.len() * 3);
+                    for name in &names {
+                        command.arg(format!("p.stream.{name}")).arg(format!("p.stream.meta.{name}"));
+                        command.arg(format!("p.result.{name}."));
+                    }
+                    command.arg("publish");
+                    for name in &names {
+                        command.arg(&payload).arg(100).arg(300).arg(format!("p.client.{name}")).arg(3600);
+                        command.arg("AbCdEfGh").arg("").arg("").arg("0").arg("");
+                    }
+                }
+                pipeline.exec_async(&mut connection).await.unwrap();
+            }
+            let cost = (processor_seconds(&redis).await - before) * 1e6 / COUNT as f64;
+            eprintln!("{channels} channels, {size} in a call: {cost:.2} µs each");
+            costs.push(cost);
+        }
+        eprintln!("{channels} channels: {:.2} times as many for the same", costs[0] / costs[2]);
+    }
+}
+
+async fn processor_seconds(redis: &RedisServer) -> f64 {
+    let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut redis.connection().await).await.unwrap();
+    let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok()).unwrap();
+    value("used_cpu_user_main_thread:") + value("used_cpu_sys_main_thread:")
+}

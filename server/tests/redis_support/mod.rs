@@ -303,6 +303,8 @@ impl Proxy {
 pub struct Subscribers {
     received: mpsc::UnboundedSender<(ChannelName, Publication)>,
     wanted: Mutex<BTreeSet<ChannelName>>,
+    /// Channels that were received, then not, and now are again.
+    pub interrupted: Mutex<BTreeSet<ChannelName>>,
     pub full: AtomicBool,
 }
 
@@ -328,7 +330,9 @@ impl BrokerEvents for Subscribers {
         Ok(())
     }
 
-    fn interrupted(&self, _channels: &[ChannelName]) {}
+    fn interrupted(&self, channels: &[ChannelName]) {
+        self.interrupted.lock().extend(channels.iter().cloned());
+    }
 
     fn wanted(&self, channel: &ChannelName) -> bool {
         self.wanted.lock().contains(channel)
@@ -345,8 +349,12 @@ pub struct Peer {
 impl Peer {
     pub fn start(settings: Settings) -> Self {
         let (sender, received) = mpsc::unbounded_channel();
-        let subscribers =
-            Arc::new(Subscribers { received: sender, wanted: Mutex::default(), full: Default::default() });
+        let subscribers = Arc::new(Subscribers {
+            received: sender,
+            wanted: Mutex::default(),
+            interrupted: Mutex::default(),
+            full: Default::default(),
+        });
         let events: Arc<dyn BrokerEvents> = subscribers.clone();
         let broker = Arc::new(RedisBroker::start(settings, events, &Handle::current()));
         Self { broker, subscribers, received }
