@@ -9,7 +9,11 @@ use std::{
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use starling_server::{
-    broker::Publication, channels::ChannelTable, names::ChannelName, session::protocol::Protocol, worker::inbox::Inbox,
+    broker::{BrokerEvents, Publication},
+    channels::ChannelTable,
+    names::ChannelName,
+    session::protocol::Protocol,
+    worker::inbox::Inbox,
 };
 
 /// Publications between two emptyings of the inboxes, which are not measured; far below the bound of an inbox.
@@ -39,7 +43,7 @@ fn deliver(workers: usize, protocols: &[Protocol], count: u64) -> Duration {
         let run = left.min(RUN);
         let start = Instant::now();
         for _ in 0..run {
-            table.deliver(&channel, publication.clone()).expect("the inboxes are emptied in time");
+            table.publication(&channel, publication.clone(), None).expect("the inboxes are emptied in time");
         }
         time += start.elapsed();
         left -= run;

@@ -12,12 +12,13 @@ use std::{
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use starling_server::{
-    broker::{Publication, memory::MemoryBroker},
+    broker::{BrokerEvents, Publication, memory::MemoryBroker},
     channels::ChannelTable,
     clock::Clock,
     config::Config,
     metrics::WorkerCounters,
     names::ChannelName,
+    presence::memory::MemoryPresence,
     session::{Opening, protocol::Protocol},
     settings::Settings,
     wire::websocket,
@@ -54,13 +55,17 @@ impl Rig {
         encoder.join(&channel, 0, Protocol::Json);
         let counters = Arc::new(WorkerCounters::default());
         let table = Arc::new(ChannelTable::new(vec![inbox.clone()]));
+        let clock = Clock::start();
         let shared = Shared {
-            clock: Clock::start(),
+            clock,
             inboxes: vec![inbox.clone()],
             counters: vec![counters.clone()],
             table: table.clone(),
             users: Arc::new(Users::default()),
-            broker: Arc::new(MemoryBroker::new(table)),
+            broker: Arc::new(MemoryBroker::start(table, clock, services.handle())),
+            presence: Arc::new(MemoryPresence::default()),
+            presence_expires: false,
+            displace: Box::new(|_, _| {}),
             services: services.handle().clone(),
         };
         let (workers, threads) = Workers::start(Arc::new(shared), &settings).expect("a thread");
@@ -79,7 +84,7 @@ impl Rig {
     fn round(&self, publication: &Publication, queued: u64) -> Duration {
         let target = self.counters.deliveries.load(Ordering::Relaxed) + queued * self.subscribers;
         for _ in 0..queued {
-            self.encoder.deliver(&self.channel, publication.clone()).expect("the inbox is empty");
+            self.encoder.publication(&self.channel, publication.clone(), None).expect("the inbox is empty");
         }
         let mut messages = Vec::new();
         self.encoded.take(&mut messages);

@@ -54,10 +54,13 @@ pub enum Shape {
 pub struct Encoded {
     channel: ChannelName,
     content: Content,
-    plain: [OnceLock<Option<Bytes>>; Variant::COUNT],
+    plain: Frames,
     /// Frames of delta subscriptions, whole and patches; made only where there are such.
-    delta: OnceLock<Box<[[OnceLock<Option<Bytes>>; Variant::COUNT]; 2]>>,
+    delta: OnceLock<Box<[Frames; 2]>>,
 }
+
+/// One frame for each variant, made when first asked for; absent where the push cannot be encoded.
+type Frames = [OnceLock<Option<Bytes>>; Variant::COUNT];
 
 enum Content {
     Publication(Publication, Option<Bytes>),

@@ -166,7 +166,7 @@ impl Session {
             Err(refusal) => return self.refused(id, refusal, out),
         };
         let history = settings.namespaces.resolve(&request.channel).and_then(|rules| rules.history());
-        let claimed = request.recover.then(|| Claimed { offset: request.offset, epoch: request.epoch });
+        let claimed = request.recover.then_some(Claimed { offset: request.offset, epoch: request.epoch });
         let planned = Planned { channel: ChannelName::from(request.channel), granted, history, claimed };
         self.join(id, planned, Purpose::Command, context, out);
         if request.flag & FLAG_RECOVER_OR_NOTHING != 0
