@@ -1,6 +1,6 @@
 //! What stands behind `--` on the command line.
 
-use std::{env, num::NonZeroUsize};
+use std::{env, num::NonZeroU32};
 
 use anyhow::{Context, Result, bail, ensure};
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Whether the lists of exceptions count; not when another server is played.
     pub(crate) lists: bool,
     /// Scenarios that are played at once.
-    pub(crate) jobs: usize,
+    pub(crate) jobs: u32,
 }
 
 impl Arguments {
@@ -68,8 +68,8 @@ impl Arguments {
     }
 }
 
-fn jobs() -> Result<usize> {
-    let Some(text) = env::var_os("STARLING_TRANSCRIPT_JOBS") else { return Ok(12) };
-    let jobs: NonZeroUsize = text.to_string_lossy().parse().context("STARLING_TRANSCRIPT_JOBS")?;
+fn jobs() -> Result<u32> {
+    let Some(text) = env::var_os("STARLING_TRANSCRIPT_JOBS") else { return Ok(8) };
+    let jobs: NonZeroU32 = text.to_string_lossy().parse().context("STARLING_TRANSCRIPT_JOBS")?;
     Ok(jobs.get())
 }

@@ -388,6 +388,11 @@ impl Golden {
         self.scenario.name.split('/').next().unwrap_or_default()
     }
 
+    /// Whether the client has to answer within a fraction of a second, for which it needs the machine for itself.
+    pub(crate) fn answers_in_time(&self) -> bool {
+        self.area() == "ping"
+    }
+
     /// How long the scenario waits by its own account: long ones are played first.
     pub(crate) fn waits(&self) -> Duration {
         let member = |step: &Json, path: &str| match step.dig(path) {
