@@ -1,7 +1,7 @@
-//! Publications from the channel table to all subscribers of one worker, who take everything at once.
+//! Publications from the inbox of a worker to all its subscribers, who take everything at once.
 //!
-//! An iteration begins with the first push into the inbox and ends when the last subscriber has the last publication: the wake-up
-//! of the worker's thread is part of it, a kernel that sends is not.
+//! An iteration begins with the push into the inbox and ends when the last subscriber has the last publication: the wake-up of the
+//! worker's thread is part of it, encoding and a kernel that sends are not.
 #![allow(missing_docs)]
 
 use std::{
@@ -29,7 +29,10 @@ const CHANNEL: &str = "chat";
 
 /// One worker and its subscribers.
 struct Rig {
-    table: Arc<ChannelTable>,
+    inbox: Arc<Inbox>,
+    /// Another table, from whose inbox encoded publications are taken.
+    encoder: ChannelTable,
+    encoded: Arc<Inbox>,
     counters: Arc<WorkerCounters>,
     channel: ChannelName,
     subscribers: u64,
@@ -45,42 +48,43 @@ impl Rig {
         let options = r#"{"client":{"insecure":true,"ping_interval":"-1s","pong_timeout":"-2s"}}"#;
         let config = Config::from_json(options).expect("a configuration");
         let settings = Arc::new(Settings::new(&config, "bench").expect("settings"));
-        let inboxes = vec![Arc::new(Inbox::new())];
+        let (inbox, encoded) = (Arc::new(Inbox::new()), Arc::new(Inbox::new()));
+        let channel = ChannelName::from(CHANNEL);
+        let encoder = ChannelTable::new(vec![encoded.clone()]);
+        encoder.join(&channel, 0, Protocol::Json);
         let counters = Arc::new(WorkerCounters::default());
-        let table = Arc::new(ChannelTable::new(inboxes.clone()));
+        let table = Arc::new(ChannelTable::new(vec![inbox.clone()]));
         let shared = Shared {
             clock: Clock::start(),
-            inboxes,
+            inboxes: vec![inbox.clone()],
             counters: vec![counters.clone()],
             table: table.clone(),
             users: Arc::new(Users::default()),
-            broker: Arc::new(MemoryBroker::new(table.clone())),
+            broker: Arc::new(MemoryBroker::new(table)),
             services: services.handle().clone(),
         };
         let (workers, threads) = Workers::start(Arc::new(shared), &settings).expect("a thread");
         for _ in 0..subscribers {
             workers.adopt(subscriber());
         }
-        let rig = Self {
-            table,
-            counters,
-            channel: CHANNEL.into(),
-            subscribers: subscribers.into(),
-            workers,
-            threads,
-            _services: services,
-        };
-        wait(|| rig.counters.subscriptions.load(Ordering::Relaxed) == subscribers);
+        let subscribed = subscribers;
+        let subscribers = subscribers.into();
+        let rig =
+            Self { inbox, encoder, encoded, counters, channel, subscribers, workers, threads, _services: services };
+        wait(|| rig.counters.subscriptions.load(Ordering::Relaxed) == subscribed);
         rig
     }
 
     /// Time until all subscribers have `queued` publications that were published at once.
     fn round(&self, publication: &Publication, queued: u64) -> Duration {
         let target = self.counters.deliveries.load(Ordering::Relaxed) + queued * self.subscribers;
-        let start = Instant::now();
         for _ in 0..queued {
-            self.table.deliver(&self.channel, publication.clone()).expect("the inbox is empty");
+            self.encoder.deliver(&self.channel, publication.clone()).expect("the inbox is empty");
         }
+        let mut messages = Vec::new();
+        self.encoded.take(&mut messages);
+        let start = Instant::now();
+        self.inbox.push_all(messages);
         wait(|| self.counters.deliveries.load(Ordering::Relaxed) >= target);
         start.elapsed()
     }

@@ -10,12 +10,28 @@ use prost::Message as _;
 use redis_support::{Call, RedisServer, TestNode, soon, until};
 use starling_proto::{api, control as wire};
 use starling_server::{
+    auth::{ChannelClaims, Overrides, UnixSeconds},
+    broker::StreamPosition,
     error::{Disconnect, Unsubscribed},
     node::{SurveyError, Target},
+    session::{ServerRefresh, ServerSubscription},
 };
 
 fn target(user: &str) -> Target {
     Target { user: user.into(), client: None, session: None }
+}
+
+fn subscription(channel: &str, expire_at: Option<UnixSeconds>) -> ServerSubscription {
+    let namespaces = redis_support::namespaces();
+    let rules = namespaces.resolve(channel).unwrap();
+    let overrides = Overrides { join_leave: Some(true), force_recovery: Some(true), ..Overrides::default() };
+    let claims = ChannelClaims { info: Bytes::from_static(b"1"), data: Bytes::from_static(b"2"), overrides };
+    ServerSubscription {
+        channel: channel.into(),
+        granted: rules.granted_by_server(Some(&claims), expire_at),
+        recover_since: Some(StreamPosition { epoch: "e".into(), offset: 3 }),
+        history: rules.history(),
+    }
 }
 
 /// Says something to all nodes as a foreign one.
@@ -67,8 +83,16 @@ async fn requests_about_users_reach_every_node_once() {
     a.meets(&["a", "b"]).await;
     b.meets(&["a", "b"]).await;
     let narrow = Target { user: "42".into(), client: Some("c1".into()), session: Some("s1".into()) };
+    let far = UnixSeconds(4_000_000_000);
     let custom = Disconnect { code: 4000, reason: "bye".into() };
     let calls = [
+        Call::Subscribe(narrow.clone(), subscription("kept:news", Some(far))),
+        Call::Subscribe(target(""), subscription("chat", None)),
+        Call::Refresh(
+            narrow.clone(),
+            ServerRefresh { expired: true, expire_at: Some(far), info: Some(Bytes::from_static(b"1")) },
+        ),
+        Call::Refresh(target("42"), ServerRefresh::default()),
         Call::Disconnect(target("42"), Disconnect::FORCE_DISCONNECT, vec![]),
         Call::Disconnect(target(""), Disconnect::FORCE_DISCONNECT, vec![]),
         Call::Disconnect(narrow.clone(), custom, vec!["c2".into(), "c3".into()]),
@@ -77,6 +101,8 @@ async fn requests_about_users_reach_every_node_once() {
     ];
     for call in &calls {
         match call {
+            Call::Subscribe(target, subscription) => a.node.subscribe(target, subscription.clone()).await.unwrap(),
+            Call::Refresh(target, refresh) => a.node.refresh(target, refresh.clone()).await.unwrap(),
             Call::Disconnect(target, cause, keep) => a.node.disconnect(target, cause, keep).await.unwrap(),
             Call::Unsubscribe(target, channel, cause) => {
                 a.node.unsubscribe(target, channel.as_ref(), cause).await.unwrap();
@@ -90,6 +116,26 @@ async fn requests_about_users_reach_every_node_once() {
     // What a said came back to a before this: it did not act twice.
     b.node.disconnect(&target("last"), &Disconnect::SHUTDOWN, &[]).await.unwrap();
     assert_eq!(a.call().await, Call::Disconnect(target("last"), Disconnect::SHUTDOWN, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscriptions_that_cannot_be_made_here_are_not() {
+    let redis = RedisServer::start().await;
+    let mut a = TestNode::start(redis.settings(), "a", &[]);
+    a.meets(&["a"]).await;
+    until("a listener", redis_support::SOON, async || redis.channels().await.contains("centrifugo.control")).await;
+    let ask = |channel: &str, expire_at| wire::Command {
+        uid: "foreign".into(),
+        subscribe: Some(wire::Subscribe { channel: channel.into(), expire_at, ..Default::default() }),
+        ..Default::default()
+    };
+    for command in [ask("ghost:c", 0), ask("chat", 5), ask("", 0), ask("kept:c", 0)] {
+        say(&redis, "centrifugo.control", &command).await;
+    }
+    let call = a.call().await;
+    let Call::Subscribe(target, subscription) = call else { panic!("{call:?}") };
+    assert!(target.user.is_anonymous());
+    assert_eq!(subscription.channel.as_str(), "kept:c");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,14 +211,20 @@ async fn what_a_centrifugo_tells_all_nodes_is_done() {
     let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for case in vectors["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
-        if !name.starts_with("disconnect") && !name.starts_with("unsubscribe") {
+        if !["disconnect", "unsubscribe", "subscribe", "refresh"].iter().any(|method| name.starts_with(method)) {
             continue;
         }
         let bytes = BASE64_STANDARD.decode(case["messages"][0]["base64"].as_str().unwrap()).unwrap();
         let mut connection = redis.connection().await;
         redis::cmd("PUBLISH").arg("centrifugo.control").arg(bytes).exec_async(&mut connection).await.unwrap();
         let params = &case["call"]["params"];
-        let (Call::Disconnect(target, ..) | Call::Unsubscribe(target, ..)) = a.call().await;
+        let target = match a.call().await {
+            Call::Subscribe(target, subscription) => {
+                assert_eq!(subscription.channel.as_str(), params["channel"].as_str().unwrap(), "{name}");
+                target
+            }
+            Call::Disconnect(target, ..) | Call::Unsubscribe(target, ..) | Call::Refresh(target, _) => target,
+        };
         assert_eq!(target.user.as_str(), params["user"].as_str().unwrap_or_default(), "{name}");
         assert_eq!(target.client.as_deref(), params["client"].as_str(), "{name}");
         assert_eq!(target.session.as_deref(), params["session"].as_str(), "{name}");

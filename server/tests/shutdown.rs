@@ -156,3 +156,38 @@ async fn a_request_under_way_is_answered() {
     assert_eq!(server.ended().await, Some(0));
     drop(silent);
 }
+
+#[tokio::test]
+async fn a_second_signal_cuts_the_rest_at_once() {
+    let (mut patient, mut cut) = (Server::start(json!({})).await, Server::start(json!({})).await);
+    let waited_for = [silent(&patient).await, silent(&cut).await];
+    for server in [&patient, &cut] {
+        server.terminate();
+        server.says("draining").await;
+    }
+    cut.terminate();
+    // Both have a client whose Close frame would be waited for.
+    tokio::select! {
+        biased;
+        code = cut.ended() => assert_eq!(code, Some(1), "not everyone was waited for"),
+        code = patient.ended() => panic!("{code:?}: the other was to be cut"),
+    }
+    assert_eq!(patient.ended().await, Some(0));
+    drop(waited_for);
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_longer_than_allowed_is_cut() {
+    let mut patient = Server::start(json!({})).await;
+    let mut cut = Server::start(json!({ "shutdown": { "timeout": "100ms" } })).await;
+    let waited_for = [silent(&patient).await, silent(&cut).await];
+    patient.terminate();
+    cut.terminate();
+    tokio::select! {
+        biased;
+        code = cut.ended() => assert_eq!(code, Some(1), "not everyone was waited for"),
+        code = patient.ended() => panic!("{code:?}: the other was to be cut"),
+    }
+    assert_eq!(patient.ended().await, Some(0));
+    drop(waited_for);
+}

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use starling_proto::api::{Command, Reply};
 use tracing::info;
 
-use super::{Api, Face, Method, Unsupported};
+use super::{Api, Face, Method};
 use crate::error::ApiError;
 
 /// Commands of one parallel batch that are under way at the same time.
@@ -52,16 +52,16 @@ impl Api {
         first! {
             publish: Publish, |request| self.publish(request).await;
             broadcast: Broadcast, |request| self.broadcast(request).await;
-            subscribe: Subscribe, |request| unsupported(Method::Subscribe, self.subscribe(request));
+            subscribe: Subscribe, |request| self.subscribe(request).await;
             unsubscribe: Unsubscribe, |request| self.unsubscribe(request).await;
             disconnect: Disconnect, |request| self.disconnect(request).await;
-            history: History, |request| self.history(request);
-            history_remove: HistoryRemove, |request| self.history_remove(request);
-            presence: Presence, |request| self.presence(request);
-            presence_stats: PresenceStats, |request| self.presence_stats(request);
+            history: History, |request| self.history(request).await;
+            history_remove: HistoryRemove, |request| self.history_remove(request).await;
+            presence: Presence, |request| self.presence(request).await;
+            presence_stats: PresenceStats, |request| self.presence_stats(request).await;
             info: Info, |request| self.info(request).await;
             rpc: Rpc, |request| self.rpc(request);
-            refresh: Refresh, |request| unsupported(Method::Refresh, self.refresh(request));
+            refresh: Refresh, |request| self.refresh(request).await;
             channels: Channels, |request| self.channels(request).await;
         }
         info!(code = 104, decided_by = "commands", "a command of a batch has no method that this server knows");
@@ -71,11 +71,4 @@ impl Api {
 
 fn failed(error: ApiError) -> Reply {
     Reply { error: Some(error.into()), ..Reply::default() }
-}
-
-/// Where a reply can only hold a result or an error, what is not supported yet is a method that does not exist.
-pub(super) fn unsupported<T>(method: Method, checked: Result<Unsupported, ApiError>) -> Result<T, ApiError> {
-    let Unsupported = checked?;
-    info!(method = method.name(), code = 104, "server API request refused: this version does not have the method yet");
-    Err(ApiError::NotFound)
 }

@@ -152,10 +152,6 @@ impl HttpFace {
                 out.push(b'}');
                 json(StatusCode::OK, out.into())
             }
-            Ok(Called::Unsupported) => {
-                info!(method = method.name(), "server API request refused: this version does not have the method yet");
-                text(StatusCode::NOT_FOUND, "This version of the server does not have the method yet.\n")
-            }
             Err(error) => self.undecoded(method, &error),
         }
     }
@@ -224,7 +220,6 @@ impl HttpFace {
         match self.api.call(Face::Http, method, params, out).await {
             Ok(Called::Result) => Ok(()),
             Ok(Called::Error(error)) => Err(error),
-            Ok(Called::Unsupported) => Err(ApiError::NotFound),
             Err(error) => {
                 self.undecoded(method, &error);
                 Err(ApiError::BadRequest)

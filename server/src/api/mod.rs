@@ -8,8 +8,8 @@
 //! | file | operations |
 //! |---|---|
 //! | `publishing.rs` | publish, broadcast |
-//! | `users.rs` | disconnect, unsubscribe; subscribe and refresh as far as their parameters go |
-//! | `channel_state.rs` | presence, presence_stats, history, history_remove; maps and shared polling |
+//! | `users.rs` | subscribe, unsubscribe, disconnect, refresh |
+//! | `channel_state.rs` | presence, presence_stats, history, history_remove; refusals of maps and shared polling |
 //! | `cluster.rs` | channels, info, rpc |
 //! | `batch.rs` | several commands in one call |
 //!
@@ -49,7 +49,6 @@ use crate::{
 };
 
 pub use method::Method;
-pub use users::Unsupported;
 
 /// The operations of the server API, for all faces.
 ///

@@ -3,16 +3,19 @@
 use std::borrow::Cow;
 
 use starling_proto::api::{
-    DisconnectRequest, DisconnectResult, FilterNode, RefreshRequest, SubscribeRequest, UnsubscribeRequest,
-    UnsubscribeResult,
+    BoolValue, DisconnectRequest, DisconnectResult, FilterNode, RefreshRequest, RefreshResult, SubscribeOptionOverride,
+    SubscribeRequest, SubscribeResult, UnsubscribeRequest, UnsubscribeResult,
 };
 use tracing::info;
 
 use super::{Api, Method, payload, refused};
 use crate::{
+    auth::{ChannelClaims, Overrides, UnixSeconds},
+    broker::StreamPosition,
     error::{ApiError, Disconnect, Unsubscribed},
     names::{ChannelName, UserId},
     node::Target,
+    session::{ServerRefresh, ServerSubscription},
 };
 
 /// Close codes that a backend may choose: those that WebSocket leaves to applications and that SDKs know how to read.
@@ -20,10 +23,6 @@ const CLOSE_CODES: std::ops::RangeInclusive<u32> = 3000..=4999;
 
 /// Longest reason that fits into a Close frame beside its code, in bytes.
 const REASON_BYTES: usize = 123;
-
-/// A well-formed request for something that this server cannot do yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsupported;
 
 impl Api {
     /// Closes connections of a user on every node. Success means that the nodes were told, not that there was such a user.
@@ -64,28 +63,82 @@ impl Api {
         Ok(UnsubscribeResult {})
     }
 
-    /// Checks a request for a server-side subscription; making one is not supported yet.
+    /// Subscribes a user's connections on every node to a channel. Success means that the nodes were told, not that there
+    /// was such a user. Nobody's rights are asked for: the backend knows what it does.
     ///
     /// # Errors
     ///
-    /// 107: no channel, or bad base64. 102: unknown namespace. 108: labels or all users.
-    pub fn subscribe(&self, request: SubscribeRequest) -> Result<Unsupported, ApiError> {
+    /// 107: no channel, bad base64, or a time of expiry that is past. 102: unknown namespace. 108: labels or all users.
+    /// 100 and 111: the other nodes could not be told.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<SubscribeResult, ApiError> {
         let method = Method::Subscribe;
-        selectable(method, request.label_filter.as_ref(), request.all_users)?;
-        self.look(method, &request.channel, |_| Ok(()))?;
-        payload(method, request.data, &request.b64data, "b64data")?;
-        payload(method, request.info, &request.b64info, "b64info")?;
-        Ok(Unsupported)
+        let SubscribeRequest {
+            channel,
+            user,
+            expire_at,
+            info,
+            b64info,
+            client,
+            data,
+            b64data,
+            recover_since,
+            r#override,
+            session,
+            label_filter,
+            all_users,
+        } = request;
+        selectable(method, label_filter.as_ref(), all_users)?;
+        let (granted, history) = self.look(method, &channel, |rules| {
+            let info = payload(method, info, &b64info, "b64info")?;
+            let data = payload(method, data, &b64data, "b64data")?;
+            let expire_at = given_time(expire_at);
+            // The reference server fails with 100 here if the user happens to be on the node that is asked, and passes over
+            // it if not. Nobody is subscribed either way.
+            if expire_at.is_some_and(|at| at <= UnixSeconds::now()) {
+                let why = "the subscription would have expired before it began";
+                return Err(refused(method, &channel, ApiError::BadRequest, why, "expire_at"));
+            }
+            let claims = ChannelClaims { info, data, overrides: r#override.map(overrides).unwrap_or_default() };
+            Ok((rules.granted_by_server(Some(&claims), expire_at), rules.history()))
+        })?;
+        let recover_since =
+            recover_since.map(|since| StreamPosition { epoch: since.epoch.into(), offset: since.offset });
+        let subscription = ServerSubscription { channel: channel.into(), granted, recover_since, history };
+        self.node.subscribe(&target(user, client, session), subscription).await?;
+        Ok(SubscribeResult {})
     }
 
-    /// Checks a request to change when connections expire; changing it is not supported yet.
+    /// Changes when a user's connections on every node expire: at a time, never (without one), or now. Success means that the
+    /// nodes were told.
     ///
     /// # Errors
     ///
-    /// 108: labels or all users.
-    pub fn refresh(&self, request: RefreshRequest) -> Result<Unsupported, ApiError> {
-        selectable(Method::Refresh, request.label_filter.as_ref(), request.all_users)?;
-        Ok(Unsupported)
+    /// 108: labels or all users. 100 and 111: the other nodes could not be told.
+    pub async fn refresh(&self, request: RefreshRequest) -> Result<RefreshResult, ApiError> {
+        let RefreshRequest { user, client, expired, expire_at, info, session, label_filter, all_users } = request;
+        selectable(Method::Refresh, label_filter.as_ref(), all_users)?;
+        let info = (!info.is_empty()).then_some(info);
+        let refresh = ServerRefresh { expired, expire_at: given_time(expire_at), info };
+        self.node.refresh(&target(user, client, session), refresh).await?;
+        Ok(RefreshResult {})
+    }
+}
+
+/// A Unix time in seconds, where what is not positive stands for none.
+fn given_time(seconds: i64) -> Option<UnixSeconds> {
+    (seconds > 0).then_some(UnixSeconds(seconds))
+}
+
+fn overrides(given: SubscribeOptionOverride) -> Overrides {
+    let SubscribeOptionOverride { presence, join_leave, force_recovery, force_positioning, force_push_join_leave } =
+        given;
+    let flag = |given: Option<BoolValue>| given.map(|given| given.value);
+    Overrides {
+        presence: flag(presence),
+        join_leave: flag(join_leave),
+        force_push_join_leave: flag(force_push_join_leave),
+        force_recovery: flag(force_recovery),
+        force_positioning: flag(force_positioning),
     }
 }
 

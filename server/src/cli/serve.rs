@@ -35,7 +35,7 @@ pub(super) fn run_with(loaded: Loaded, extras: Extras, started: impl FnOnce(&Run
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         // Before anything slow, so that a signal during the start is not lost.
         let mut signals = match Signals::new() {
             Ok(signals) => signals,
@@ -64,7 +64,10 @@ pub(super) fn run_with(loaded: Loaded, extras: Extras, started: impl FnOnce(&Run
             remove(path);
         }
         code
-    })
+    });
+    // What is cut is not waited for; after a drain nothing is left to wait for.
+    runtime.shutdown_background();
+    code
 }
 
 struct Signals {

@@ -170,7 +170,7 @@ where
     let never_asked = async {
         sleep(limits::HEADER_READ).await;
         if asked.load(Ordering::Relaxed) {
-            pending().await
+            pending::<()>().await;
         }
     };
     tokio::pin!(connection, never_asked);

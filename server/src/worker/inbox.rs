@@ -143,16 +143,22 @@ impl Inbox {
 
     /// Adds a message. Never blocks for longer than another push or take.
     pub fn push(&self, message: Message) {
-        let bytes = message.bytes();
-        let was_empty = {
+        self.push_all([message]);
+    }
+
+    /// Adds messages at once: the owner finds all of them or none.
+    pub fn push_all(&self, more: impl IntoIterator<Item = Message>) {
+        let begins = {
             let mut messages = self.messages.lock();
-            messages.push(message);
+            let before = messages.len();
+            messages.extend(more);
+            let bytes = messages[before..].iter().map(Message::bytes).sum();
             // Counted under the lock, so that no reader sees a message taken before it was counted.
             self.queued.store(messages.len(), Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            messages.len() == 1
+            before == 0 && !messages.is_empty()
         };
-        if was_empty {
+        if begins {
             self.filled.notify_one();
         }
     }

@@ -21,7 +21,7 @@ use starling_server::{
         Broker, BrokerError, BrokerEvents, ClientInfo, Publication, PublishOptions, Published,
         redis::{Access, RedisBroker, Settings},
     },
-    config,
+    config::{self, RecoveryMode},
     error::{Disconnect, Unsubscribed},
     names::{ChannelName, NodeId},
     namespace::Namespaces,
@@ -427,6 +427,8 @@ impl Peer {
 pub enum Call {
     Disconnect(Target, Disconnect, Vec<String>),
     Unsubscribe(Target, Option<ChannelName>, Unsubscribed),
+    Subscribe(Target, ServerSubscription),
+    Refresh(Target, ServerRefresh),
 }
 
 /// Connections that only take notes.
@@ -444,9 +446,13 @@ impl Local for Notes {
         self.calls.send(Call::Unsubscribe(target.clone(), channel.cloned(), cause.clone())).unwrap();
     }
 
-    fn subscribe(&self, _target: &Target, _subscription: &Arc<ServerSubscription>) {}
+    fn subscribe(&self, target: &Target, subscription: &Arc<ServerSubscription>) {
+        self.calls.send(Call::Subscribe(target.clone(), ServerSubscription::clone(subscription))).unwrap();
+    }
 
-    fn refresh(&self, _target: &Target, _refresh: &Arc<ServerRefresh>) {}
+    fn refresh(&self, target: &Target, refresh: &Arc<ServerRefresh>) {
+        self.calls.send(Call::Refresh(target.clone(), ServerRefresh::clone(refresh))).unwrap();
+    }
 
     fn channels(&self, matches: &dyn Fn(&str) -> bool) -> BTreeMap<String, u32> {
         self.channels.iter().filter(|(name, _)| matches(name)).map(|(name, count)| (name.clone(), *count)).collect()
@@ -455,6 +461,24 @@ impl Local for Notes {
     fn counts(&self) -> Counts {
         Counts { channels: self.channels.len().try_into().unwrap(), ..Counts::default() }
     }
+}
+
+/// Rules of the channels of a [`TestNode`]: those of the namespace `kept` have history, and cache recovery. `rec` and `pres`
+/// are those of the recorded control messages.
+pub fn namespaces() -> Namespaces {
+    let options = config::ChannelOptions {
+        history_size: Some(10),
+        history_ttl: Some(Duration::from_secs(60)),
+        force_recovery_mode: RecoveryMode::Cache,
+        ..Default::default()
+    };
+    let namespaces = vec![
+        config::Namespace { name: "kept".into(), options },
+        config::Namespace { name: "rec".into(), options: Default::default() },
+        config::Namespace { name: "pres".into(), options: Default::default() },
+    ];
+    let channel = config::Channel { namespaces, ..Default::default() };
+    Namespaces::new(&channel, &config::Client::default()).unwrap()
 }
 
 /// A node of a cluster.
@@ -477,9 +501,8 @@ impl TestNode {
         let local = Arc::new(Notes { calls: sender, channels });
         let broker: Arc<dyn Broker> = peer.broker.clone();
         let presence = Arc::new(MemoryPresence::default());
-        let rules = Namespaces::new(&config::Channel::default(), &config::Client::default()).unwrap();
         let node = Node::new(id, format!("name-of-{uid}"), "0.0.0 TEST", Instant::now(), local, broker, presence);
-        let node = Arc::new(node.in_cluster(Arc::new(control), Arc::new(ArcSwap::from_pointee(rules))));
+        let node = Arc::new(node.in_cluster(Arc::new(control), Arc::new(ArcSwap::from_pointee(namespaces()))));
         let stop = CancellationToken::new();
         let task = tokio::spawn(cluster::run(node.clone(), events, stop.clone()));
         Self { node, calls, stop, task, _peer: peer }

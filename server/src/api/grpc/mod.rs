@@ -44,7 +44,7 @@ use self::{
     connection::OwnTasks,
     unary::{UnaryBody, decode},
 };
-use super::{Api, Face, Method, Unsupported, key::is_same_secret};
+use super::{Api, Face, Method, key::is_same_secret};
 use crate::{
     config::{ErrorMode, GrpcApi},
     error::ApiError,
@@ -181,13 +181,13 @@ impl Call<'_> {
             Method::Disconnect => self.finish(api.disconnect(decode(message)?).await),
             Method::Channels => self.finish(api.channels(decode(message)?).await),
             Method::Info => self.finish(api.info(decode(message)?).await),
-            Method::Presence => self.finish(api.presence(decode(message)?)),
-            Method::PresenceStats => self.finish(api.presence_stats(decode(message)?)),
-            Method::History => self.finish(api.history(decode(message)?)),
-            Method::HistoryRemove => self.finish(api.history_remove(decode(message)?)),
+            Method::Presence => self.finish(api.presence(decode(message)?).await),
+            Method::PresenceStats => self.finish(api.presence_stats(decode(message)?).await),
+            Method::History => self.finish(api.history(decode(message)?).await),
+            Method::HistoryRemove => self.finish(api.history_remove(decode(message)?).await),
             Method::Rpc => self.finish(api.rpc(decode(message)?)),
-            Method::Subscribe => self.finish_check(api.subscribe(decode(message)?)),
-            Method::Refresh => self.finish_check(api.refresh(decode(message)?)),
+            Method::Subscribe => self.finish(api.subscribe(decode(message)?).await),
+            Method::Refresh => self.finish(api.refresh(decode(message)?).await),
             Method::MapPublish
             | Method::MapRemove
             | Method::MapReadState
@@ -207,17 +207,6 @@ impl Call<'_> {
     fn finish<T: Message>(&self, result: Result<T, ApiError>) -> Result<Response<UnaryBody>, Status> {
         match self.api.counted(Face::Grpc, self.method, self.started, result) {
             Ok(result) => Ok(unary::response_with(RESULT_FIELD, &result)),
-            Err(error) => self.failed(error),
-        }
-    }
-
-    /// As `finish`, after an operation that only checked its parameters.
-    fn finish_check(&self, result: Result<Unsupported, ApiError>) -> Result<Response<UnaryBody>, Status> {
-        match self.api.counted(Face::Grpc, self.method, self.started, result) {
-            Ok(Unsupported) => {
-                info!(method = self.name, "gRPC API call refused: this version does not have the method yet");
-                Err(unimplemented(self.name))
-            }
             Err(error) => self.failed(error),
         }
     }

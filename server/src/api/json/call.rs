@@ -7,7 +7,7 @@ use starling_proto::api::InfoRequest;
 
 use super::{DecodeError, WriteJson, decode};
 use crate::{
-    api::{Api, Face, Method, Unsupported},
+    api::{Api, Face, Method},
     error::ApiError,
 };
 
@@ -17,8 +17,6 @@ pub(in crate::api) enum Called {
     Result,
     /// The method failed; nothing was appended.
     Error(ApiError),
-    /// The parameters are right, but this version does not have the method yet; nothing was appended.
-    Unsupported,
 }
 
 impl Api {
@@ -53,20 +51,20 @@ impl Api {
             // The reference server's old form takes this one without parameters too.
             Method::Info if params.is_empty() => finish.with(self.info(InfoRequest {}).await),
             Method::Info => finish.with(self.info(decode(params)?).await),
-            Method::Presence => finish.with(self.presence(decode(params)?)),
-            Method::PresenceStats => finish.with(self.presence_stats(decode(params)?)),
-            Method::History => finish.with(self.history(decode(params)?)),
-            Method::HistoryRemove => finish.with(self.history_remove(decode(params)?)),
+            Method::Presence => finish.with(self.presence(decode(params)?).await),
+            Method::PresenceStats => finish.with(self.presence_stats(decode(params)?).await),
+            Method::History => finish.with(self.history(decode(params)?).await),
+            Method::HistoryRemove => finish.with(self.history_remove(decode(params)?).await),
             Method::Rpc => finish.with(self.rpc(decode(params)?)),
-            Method::Subscribe => finish.with_check(self.subscribe(decode(params)?)),
-            Method::Refresh => finish.with_check(self.refresh(decode(params)?)),
+            Method::Subscribe => finish.with(self.subscribe(decode(params)?).await),
+            Method::Refresh => finish.with(self.refresh(decode(params)?).await),
             Method::MapPublish
             | Method::MapRemove
             | Method::MapReadState
             | Method::MapReadStream
             | Method::MapStats
             | Method::MapClear
-            | Method::SharedPollPublish => finish.with_check(Err(self.keyed(method, &decode(params)?))),
+            | Method::SharedPollPublish => finish.with(self.keyed(method, &decode(params)?)),
             Method::Batch => Called::Error(ApiError::NotFound),
         })
     }
@@ -91,11 +89,5 @@ impl Finish<'_> {
             }
             Err(error) => Called::Error(error),
         }
-    }
-
-    /// As `with`, after an operation that only checked its parameters.
-    fn with_check(self, result: Result<Unsupported, ApiError>) -> Called {
-        let Self { api, face, method, started, out: _ } = self;
-        api.counted(face, method, started, result).map_or_else(Called::Error, |Unsupported| Called::Unsupported)
     }
 }

@@ -1,7 +1,10 @@
 //! Writing results as JSON.
 //!
 //! Members that are empty are left out, but for those that client libraries count on: they are always there, and the writers
-//! below write them unconditionally. 64-bit integers are numbers. Payloads stand as they were published.
+//! below write them unconditionally. 64-bit integers are numbers. Payloads are written as the reference server does: without
+//! white space between tokens, so that an answer is one line, and fit to stand in HTML.
+
+use std::convert::Infallible;
 
 use serde::de::IgnoredAny;
 use starling_proto::api::{
@@ -16,6 +19,13 @@ use crate::error::ApiError;
 pub(in crate::api) trait WriteJson {
     /// Appends the value.
     fn write(&self, out: &mut Vec<u8>);
+}
+
+/// The result of what cannot succeed.
+impl WriteJson for Infallible {
+    fn write(&self, _: &mut Vec<u8>) {
+        match *self {}
+    }
 }
 
 /// Appends an error as an object of code and message.
@@ -344,23 +354,55 @@ impl Object<'_> {
         }
     }
 
-    /// Writes a payload as it is, unless it is empty. What is not JSON cannot stand in JSON and is written as `null`;
-    /// who publishes other data reads it back over gRPC.
+    /// Writes a payload, unless it is empty. What is not JSON cannot stand in JSON and is written as `null`; who publishes
+    /// other data reads it back over gRPC.
     fn payload(&mut self, name: &'static str, payload: &[u8]) {
         if payload.is_empty() {
             return;
         }
         let text = std::str::from_utf8(payload).ok();
         let json = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
-        self.member(name, &Verbatim(json.unwrap_or("null")));
+        self.member(name, &Compact(json.unwrap_or("null")));
     }
 }
 
-struct Verbatim<'a>(&'a str);
+/// Valid JSON, written without white space between tokens. Numbers, escapes and the order of members stay as they are; only
+/// what has a meaning in HTML or ends a line in JavaScript is escaped: `<`, `>`, `&`, U+2028 and U+2029.
+struct Compact<'a>(&'a str);
 
-impl WriteJson for Verbatim<'_> {
+impl WriteJson for Compact<'_> {
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.0.as_bytes());
+        let json = self.0;
+        out.reserve(json.len());
+        // What is not written yet begins at `rest`.
+        let (mut rest, mut in_text, mut escaped) = (0, false, false);
+        for (at, &byte) in json.as_bytes().iter().enumerate() {
+            let (len, written): (usize, &[u8]) = match byte {
+                _ if escaped => {
+                    escaped = false;
+                    continue;
+                }
+                b'\\' => {
+                    escaped = true;
+                    continue;
+                }
+                b'"' => {
+                    in_text = !in_text;
+                    continue;
+                }
+                b' ' | b'\t' | b'\n' | b'\r' if !in_text => (1, b""),
+                b'<' => (1, br"\u003c"),
+                b'>' => (1, br"\u003e"),
+                b'&' => (1, br"\u0026"),
+                0xe2 if json[at..].starts_with('\u{2028}') => (3, br"\u2028"),
+                0xe2 if json[at..].starts_with('\u{2029}') => (3, br"\u2029"),
+                _ => continue,
+            };
+            out.extend_from_slice(&json.as_bytes()[rest..at]);
+            out.extend_from_slice(written);
+            rest = at + len;
+        }
+        out.extend_from_slice(&json.as_bytes()[rest..]);
     }
 }
 
@@ -402,10 +444,13 @@ mod tests {
     }
 
     #[test]
-    fn payloads_stand_as_published_and_what_is_not_json_is_null() {
+    fn payloads_are_compact_and_what_is_not_json_is_null() {
         let publication =
             |data: &'static [u8]| Publication { data: Bytes::from_static(data), ..Publication::default() };
-        assert_eq!(text(&publication(b"{ \"b\" : 1.50 }")), r#"{"data":{ "b" : 1.50 }}"#);
+        let spaced = publication(b" { \"b\" : 1.50,\r\n\t\"a\":[ 1e2 ,\"x \\\" y\\\\\" ] , \"a\":null } \n");
+        assert_eq!(text(&spaced), r#"{"data":{"b":1.50,"a":[1e2,"x \" y\\"],"a":null}}"#);
+        let html = publication("\"<&> \u{2028}\u{2029}\u{202a}€\\u003c\"".as_bytes());
+        assert_eq!(text(&html), "{\"data\":\"\\u003c\\u0026\\u003e \\u2028\\u2029\u{202a}€\\u003c\"}");
         assert_eq!(text(&publication(b"\xff\x00")), r#"{"data":null}"#);
         assert_eq!(text(&publication(b"\"\xff\"")), r#"{"data":null}"#);
         assert_eq!(text(&publication(b"1 2")), r#"{"data":null}"#);

@@ -24,9 +24,11 @@ use crate::{
     },
     config::{self, DataFormat, GrpcApi, HttpApi, SubscriptionType},
     error::{Disconnect, Unsubscribed},
-    names::{ChannelName, NodeId},
+    names::{ChannelName, ClientId, NodeId},
     namespace::Namespaces,
     node::{Counts, Local, Node, Target},
+    presence::{Presence, PresenceStats},
+    session::{ServerRefresh, ServerSubscription},
 };
 
 /// What reached the node.
@@ -35,10 +37,14 @@ pub(super) enum Told {
     Published { channel: String, data: Bytes, tags: Vec<(String, String)>, idempotency_key: Option<String> },
     Disconnected { target: Target, cause: Disconnect, keep: Vec<String> },
     Unsubscribed { target: Target, channel: Option<String>, cause: Unsubscribed },
+    Subscribed { target: Target, subscription: ServerSubscription },
+    Refreshed { target: Target, refresh: ServerRefresh },
+    HistoryRead { query: HistoryQuery, size: u32 },
+    HistoryRemoved { channel: String },
 }
 
-/// Broker and workers in one. Channels of the namespace `hist` have positions, those of `away` and `busy` fail, and those of
-/// `stuck` are never answered.
+/// Broker, presence and workers in one. Channels of the namespaces `hist` and `away` have history and presence. Those of
+/// `away` and `busy` fail, and those of `stuck` are never answered.
 #[derive(Default)]
 pub(super) struct FakeNode {
     told: Mutex<Vec<Told>>,
@@ -75,6 +81,7 @@ impl FakeNode {
             Instant::now(),
             Arc::clone(self) as Arc<dyn Local>,
             Arc::clone(self) as Arc<dyn Broker>,
+            Arc::clone(self) as Arc<dyn Presence>,
         );
         let rules = Arc::new(ArcSwap::from_pointee(namespaces()));
         Arc::new(Api::new(Arc::new(node), rules, Arc::clone(self) as Arc<dyn Meter>))
@@ -137,15 +144,30 @@ impl Broker for FakeNode {
 
     fn history(
         &self,
-        _: &ChannelName,
-        _: HistoryQuery,
-        _: HistoryOptions,
+        channel: &ChannelName,
+        query: HistoryQuery,
+        options: HistoryOptions,
     ) -> BoxFuture<'static, Result<History, BrokerError>> {
-        async { Err(BrokerError::Unavailable) }.boxed()
+        self.note(|| Told::HistoryRead { query, size: options.size });
+        let answer = if_there(channel).map(|()| {
+            let at = |offset| Some(StreamPosition { epoch: "xyz".into(), offset });
+            let from_client = Publication {
+                data: Bytes::from_static(b"{ \"n\": 6 }"),
+                info: Some(somebody()),
+                tags: BTreeMap::from([("t".to_owned(), "x".to_owned())]),
+                position: at(6),
+                ..Publication::default()
+            };
+            let plain = Publication { data: Bytes::from_static(b"7"), position: at(7), ..Publication::default() };
+            History { publications: vec![from_client, plain], top: StreamPosition { epoch: "xyz".into(), offset: 7 } }
+        });
+        async { answer }.boxed()
     }
 
-    fn remove_history(&self, _: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
-        async { Ok(()) }.boxed()
+    fn remove_history(&self, channel: &ChannelName) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.note(|| Told::HistoryRemoved { channel: channel.to_string() });
+        let answer = if_there(channel);
+        async move { answer }.boxed()
     }
 
     fn status(&self) -> Result<(), String> {
@@ -153,7 +175,56 @@ impl Broker for FakeNode {
     }
 }
 
+impl Presence for FakeNode {
+    fn add(&self, _: &ChannelName, _: ClientId, _: ClientInfo) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn refresh(&self, _: &ChannelName, _: Vec<(ClientId, ClientInfo)>) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn remove(&self, _: &ChannelName, _: ClientId, _: &str) -> BoxFuture<'static, Result<(), BrokerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn list(&self, channel: &ChannelName) -> BoxFuture<'static, Result<BTreeMap<String, ClientInfo>, BrokerError>> {
+        let answer = if_there(channel).map(|()| BTreeMap::from([(somebody().client, somebody())]));
+        async { answer }.boxed()
+    }
+
+    fn stats(&self, channel: &ChannelName) -> BoxFuture<'static, Result<PresenceStats, BrokerError>> {
+        let answer = if_there(channel).map(|()| PresenceStats { clients: 3, users: 2 });
+        async move { answer }.boxed()
+    }
+}
+
+fn if_there(channel: &ChannelName) -> Result<(), BrokerError> {
+    match channel.as_str().starts_with("away:") {
+        true => Err(BrokerError::Unavailable),
+        false => Ok(()),
+    }
+}
+
+fn somebody() -> ClientInfo {
+    ClientInfo {
+        user: "u".to_owned(),
+        client: "c1".to_owned(),
+        conn_info: Bytes::from_static(b"{ }"),
+        chan_info: Bytes::new(),
+    }
+}
+
 impl Local for FakeNode {
+    fn subscribe(&self, target: &Target, subscription: &Arc<ServerSubscription>) {
+        let subscription = ServerSubscription::clone(subscription);
+        self.note(|| Told::Subscribed { target: target.clone(), subscription });
+    }
+
+    fn refresh(&self, target: &Target, refresh: &Arc<ServerRefresh>) {
+        self.note(|| Told::Refreshed { target: target.clone(), refresh: ServerRefresh::clone(refresh) });
+    }
+
     fn disconnect(&self, target: &Target, cause: &Disconnect, keep: &[String]) {
         self.note(|| Told::Disconnected { target: target.clone(), cause: cause.clone(), keep: keep.to_vec() });
     }
@@ -194,7 +265,14 @@ fn namespaces() -> Namespaces {
     let plain = config::ChannelOptions::default;
     let with_format = |format| config::ChannelOptions { publication_data_format: Some(format), ..plain() };
     let map = config::ChannelOptions { subscription_type: SubscriptionType::Map, ..plain() };
-    let mut all: Vec<_> = ["hist", "away", "busy", "stuck"].map(|name| namespace(name, plain())).into();
+    let kept = || config::ChannelOptions {
+        history_size: Some(10),
+        history_ttl: Some(Duration::from_secs(60)),
+        presence: true,
+        ..plain()
+    };
+    let mut all: Vec<_> = ["busy", "stuck"].map(|name| namespace(name, plain())).into();
+    all.extend(["hist", "away"].map(|name| namespace(name, kept())));
     all.push(namespace("json", with_format(DataFormat::Json)));
     all.push(namespace("object", with_format(DataFormat::JsonObject)));
     all.push(namespace("binary", with_format(DataFormat::Binary)));

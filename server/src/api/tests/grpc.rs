@@ -11,6 +11,7 @@ use tonic::{Code, Request, Status, codec::CompressionEncoding, transport::Channe
 use super::fakes::{FakeNode, Told, serve_grpc};
 use crate::{
     api::{Face, Failure, Method, grpc::GrpcFace},
+    auth::UnixSeconds,
     config::{ErrorMode, GrpcApi, Secret},
     error::{ApiError, Disconnect},
 };
@@ -135,9 +136,63 @@ async fn methods_that_are_not_there_are_unimplemented() {
         let status = backend.raw(path, proto::InfoRequest {}).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::Unimplemented, message));
     }
-    let mut client = backend.client.clone();
-    let status = client.refresh(proto::RefreshRequest::default()).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "method Refresh not implemented"));
+}
+
+#[tokio::test]
+async fn history_and_presence_are_answered() {
+    let mut backend = Backend::start().await;
+    let request = proto::HistoryRequest { channel: "hist:c".to_owned(), limit: -1, ..Default::default() };
+    let history = backend.client.history(request.clone()).await.unwrap().into_inner().result.unwrap();
+    assert_eq!((&*history.epoch, history.offset, history.publications.len()), ("xyz", 7, 2));
+    let publication = &history.publications[0];
+    // Over gRPC a payload is what was published, byte for byte.
+    assert_eq!((&publication.data[..], publication.offset), (&b"{ \"n\": 6 }"[..], 6));
+    assert_eq!(publication.tags.get("t").map(String::as_str), Some("x"));
+    let somebody = proto::ClientInfo {
+        user: "u".to_owned(),
+        client: "c1".to_owned(),
+        conn_info: Bytes::from_static(b"{ }"),
+        chan_info: Bytes::new(),
+    };
+    assert_eq!(publication.info.as_ref(), Some(&somebody));
+    let since = Some(proto::StreamPosition { offset: 1, epoch: "old".to_owned() });
+    let response = backend.client.history(proto::HistoryRequest { since, ..request }).await.unwrap().into_inner();
+    assert_eq!(response.error.map(|error| error.code), Some(112));
+    let request = proto::HistoryRemoveRequest { channel: "hist:c".to_owned() };
+    let removed = backend.client.history_remove(request).await.unwrap().into_inner();
+    assert_eq!(removed.result, Some(proto::HistoryRemoveResult {}));
+
+    let request = proto::PresenceRequest { channel: "hist:c".to_owned() };
+    let presence = backend.client.presence(request).await.unwrap().into_inner().result.unwrap().presence;
+    assert_eq!(presence.into_iter().collect::<Vec<_>>(), [("c1".to_owned(), somebody)]);
+    let request = proto::PresenceStatsRequest { channel: "hist:c".to_owned() };
+    let stats = backend.client.presence_stats(request).await.unwrap().into_inner().result.unwrap();
+    assert_eq!((stats.num_clients, stats.num_users), (3, 2));
+}
+
+#[tokio::test]
+async fn subscribe_and_refresh_reach_the_node() {
+    let mut backend = Backend::start().await;
+    let request = proto::SubscribeRequest {
+        user: "u".to_owned(),
+        channel: "hist:c".to_owned(),
+        r#override: Some(proto::SubscribeOptionOverride {
+            force_positioning: Some(proto::BoolValue { value: true }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let subscribed = backend.client.subscribe(request).await.unwrap().into_inner();
+    assert_eq!(subscribed.result, Some(proto::SubscribeResult {}));
+    let request = proto::RefreshRequest { user: "u".to_owned(), expire_at: 9, ..Default::default() };
+    let refreshed = backend.client.refresh(request).await.unwrap().into_inner();
+    assert_eq!(refreshed.result, Some(proto::RefreshResult {}));
+    let told = backend.node.told();
+    let [Told::Subscribed { subscription, .. }, Told::Refreshed { refresh, .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(subscription.granted.positioned && !subscription.granted.recoverable);
+    assert_eq!(refresh.expire_at, Some(UnixSeconds(9)));
 }
 
 #[tokio::test]

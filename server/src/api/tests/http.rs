@@ -12,9 +12,12 @@ use serde_json::{Value, json};
 use super::fakes::{FakeNode, Told, serve_http};
 use crate::{
     api::{Face, Failure, Method, http::MAX_BODY_BYTES},
+    auth::UnixSeconds,
+    broker::{HistoryQuery, Limit, StreamPosition},
     config::{ErrorMode, HttpApi, Secret},
     error::{ApiError, Disconnect, Unsubscribed},
     node::Target,
+    session::{ServerRefresh, ServerSubscription},
 };
 
 #[tokio::test]
@@ -215,18 +218,121 @@ async fn methods_of_features_that_are_off_check_their_parameters_first() {
 }
 
 #[tokio::test]
-async fn what_this_version_does_not_have_yet_is_a_404_that_says_so() {
+async fn history_is_read_as_asked_and_answered_with_its_position() {
     let backend = Backend::start().await;
-    for (method, body) in [("subscribe", r#"{"user":"u","channel":"c"}"#), ("refresh", r#"{"user":"u"}"#)] {
-        let (status, text) = backend.send(backend.request("POST", &format!("/api/{method}")), body).await;
-        assert_eq!(
-            (status, &text[..]),
-            (404, "This version of the server does not have the method yet.\n"),
-            "{method}"
-        );
-        let batch = backend.post("/api/batch", &format!(r#"{{"commands":[{{"{method}":{body}}}]}}"#)).await;
-        assert_eq!(batch.1["replies"][0]["error"]["code"], 104, "{method}");
+    let whole = json!({"result": {
+        "publications": [
+            {"data": {"n": 6}, "info": {"user": "u", "client": "c1", "conn_info": {}}, "offset": 6, "tags": {"t": "x"}},
+            {"data": 7, "offset": 7},
+        ],
+        "epoch": "xyz",
+        "offset": 7,
+    }});
+    for (members, since, limit, reverse) in [
+        ("", None, Limit::PositionOnly, false),
+        (r#","limit":-7"#, None, Limit::All, false),
+        (r#","limit":3,"reverse":true"#, None, Limit::AtMost(3), true),
+        (r#","limit":3,"since":{"offset":0}"#, Some(0), Limit::AtMost(3), false),
+        (r#","since":{"offset":5,"epoch":"xyz"}"#, Some(5), Limit::PositionOnly, false),
+        (r#","reverse":true,"since":{"offset":5,"epoch":"xyz"}"#, Some(5), Limit::PositionOnly, true),
+    ] {
+        let body = format!(r#"{{"channel":"hist:c"{members}}}"#);
+        assert_eq!(backend.post("/api/history", &body).await, (200, whole.clone()), "{body}");
+        let query = HistoryQuery { since, limit, reverse };
+        assert_eq!(backend.node.told(), [Told::HistoryRead { query, size: 10 }], "{body}");
     }
+    let body = r#"{"channel":"hist:c"}"#;
+    assert_eq!(backend.post("/api/history_remove", body).await, (200, json!({"result": {}})));
+    assert_eq!(backend.node.told(), [Told::HistoryRemoved { channel: "hist:c".to_owned() }]);
+}
+
+#[tokio::test]
+async fn a_position_that_history_cannot_serve_is_an_error() {
+    let backend = Backend::start().await;
+    for (members, code) in [
+        (r#""since":{"offset":5,"epoch":"old"}"#, 112),
+        (r#""limit":5,"since":{"offset":0,"epoch":"old"}"#, 112),
+        (r#""limit":5,"reverse":true,"since":{"offset":0}"#, 100),
+        (r#""reverse":true,"since":{"epoch":"old"}"#, 100),
+    ] {
+        let body = format!(r#"{{"channel":"hist:c",{members}}}"#);
+        assert_eq!(backend.post("/api/history", &body).await.1["error"]["code"], code, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn presence_is_listed_and_counted() {
+    let backend = Backend::start().await;
+    let list = json!({"result": {"presence": {"c1": {"user": "u", "client": "c1", "conn_info": {}}}}});
+    assert_eq!(backend.post("/api/presence", r#"{"channel":"hist:c"}"#).await, (200, list));
+    let stats = json!({"result": {"num_clients": 3, "num_users": 2}});
+    assert_eq!(backend.post("/api/presence_stats", r#"{"channel":"hist:c"}"#).await, (200, stats));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_an_internal_error() {
+    let backend = Backend::start().await;
+    for method in ["history", "history_remove", "presence", "presence_stats"] {
+        let answer = backend.post(&format!("/api/{method}"), r#"{"channel":"away:c"}"#).await;
+        assert_eq!(answer.1["error"]["code"], 100, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn subscribe_tells_the_node_whom_to_what() {
+    let backend = Backend::start().await;
+    let body = r#"{"user":"42","client":"c1","session":"s1","channel":"hist:c","expire_at":4000000000,
+        "info":{"a": 1},"data":2,"b64data":"eyJiIjoxfQ==","recover_since":{"offset":3,"epoch":"e"},
+        "override":{"presence":{"value":false},"force_recovery":{"value":true},"join_leave":{"value":true},"force_positioning":{}}}"#;
+    assert_eq!(backend.post("/api/subscribe", body).await, (200, json!({"result": {}})));
+    let [Told::Subscribed { target, subscription }] = &backend.node.told()[..] else { panic!("nobody was subscribed") };
+    assert_eq!(*target, Target { user: "42".into(), client: Some("c1".to_owned()), session: Some("s1".to_owned()) });
+    let ServerSubscription { channel, granted, recover_since, history } = subscription;
+    assert_eq!((channel.as_str(), history.map(|history| history.size)), ("hist:c", Some(10)));
+    assert_eq!((&granted.info[..], &granted.data[..]), (&b"{\"a\": 1}"[..], &b"{\"b\":1}"[..]));
+    assert_eq!((granted.presence, granted.join_leave, granted.push_join_leave), (false, true, false));
+    assert_eq!((granted.recoverable, granted.positioned), (true, true));
+    assert_eq!(granted.expire_at, Some(UnixSeconds(4_000_000_000)));
+    assert_eq!(*recover_since, Some(StreamPosition { epoch: "e".into(), offset: 3 }));
+
+    for body in [r#"{"channel":"hist:c"}"#, r#"{"channel":"hist:c","expire_at":-1,"override":{"presence":null}}"#] {
+        assert_eq!(backend.post("/api/subscribe", body).await.0, 200);
+        let [Told::Subscribed { target, subscription }] = &backend.node.told()[..] else { panic!("{body}") };
+        assert_eq!(*target, Target { user: "".into(), client: None, session: None });
+        let granted = &subscription.granted;
+        // As the namespace has it.
+        assert_eq!((granted.presence, granted.recoverable, granted.expire_at), (true, false, None));
+        assert_eq!((&granted.info[..], &subscription.recover_since), (&b""[..], &None));
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_has_expired_is_refused() {
+    let backend = Backend::start().await;
+    let answer = backend.post("/api/subscribe", r#"{"user":"42","channel":"c","expire_at":5}"#).await;
+    assert_eq!(answer.1["error"]["code"], 107);
+    assert_eq!(backend.node.told(), []);
+}
+
+#[tokio::test]
+async fn refresh_tells_the_node_whom_and_until_when() {
+    let backend = Backend::start().await;
+    let whole = r#"{"user":"42","client":"c1","session":"s1","expired":true,"expire_at":5,"info":{"a": 1}}"#;
+    for body in [whole, r#"{"user":"42","expire_at":-5}"#] {
+        assert_eq!(backend.post("/api/refresh", body).await, (200, json!({"result": {}})));
+    }
+    let info = Some(Bytes::from_static(b"{\"a\": 1}"));
+    let expected = [
+        Told::Refreshed {
+            target: Target { user: "42".into(), client: Some("c1".to_owned()), session: Some("s1".to_owned()) },
+            refresh: ServerRefresh { expired: true, expire_at: Some(UnixSeconds(5)), info },
+        },
+        Told::Refreshed {
+            target: Target { user: "42".into(), client: None, session: None },
+            refresh: ServerRefresh::default(),
+        },
+    ];
+    assert_eq!(backend.node.told(), expected);
 }
 
 #[tokio::test]
@@ -234,13 +340,17 @@ async fn batch_answers_one_reply_per_command_in_order() {
     let backend = Backend::start().await;
     let commands = r#"[{"publish":{"channel":"hist:c","data":{"n":1}}},{"publish":{"channel":"ghost:c","data":1}},null,{},
         {"dance":{}},{"broadcast":{"channels":["a","b"],"data":1}},{"presence":{"channel":"c"}},
-        {"unsubscribe":{"user":"u","channel":"c"}},{"disconnect":{"user":"u"}},{"channels":{}},{"rpc":{"method":"x"}}]"#;
+        {"unsubscribe":{"user":"u","channel":"c"}},{"disconnect":{"user":"u"}},{"channels":{}},{"rpc":{"method":"x"}},
+        {"subscribe":{"user":"u","channel":"c"}},{"refresh":{"user":"u"}},{"presence_stats":{"channel":"hist:c"}},
+        {"history":{"channel":"hist:c","since":{"epoch":"old"}}},{"history_remove":{"channel":"hist:c"}}]"#;
     let error = |code: u32, message: &str| json!({"error": {"code": code, "message": message}});
     let expected = json!({"replies": [
         {"publish": {"offset": 7, "epoch": "xyz"}}, error(102, "unknown channel"), error(107, "bad request"),
         error(104, "not found"), error(104, "not found"), {"broadcast": {"responses": [{"result": {}}, {"result": {}}]}},
         error(108, "not available"), {"unsubscribe": {}}, {"disconnect": {}},
         {"channels": {"channels": {"one": {"num_clients": 2}, "ns:two": {"num_clients": 1}}}}, error(104, "not found"),
+        {"subscribe": {}}, {"refresh": {}}, {"presence_stats": {"num_clients": 3, "num_users": 2}},
+        error(112, "unrecoverable position"), {"history_remove": {}},
     ]});
     for parallel in [false, true] {
         let body = format!(r#"{{"commands":{commands},"parallel":{parallel}}}"#);
@@ -330,7 +440,12 @@ async fn the_old_form_answers_line_by_line() {
         (r#"{"method":1,"params":{"channels":["c"],"data":1}}"#, r#"{"result":{"responses":[{"result":{}}]}}"#),
         (r#"{"method":13,"params":{}}"#, not_found),
         (r#"{"method":"connections","params":{}}"#, not_found),
-        (r#"{"method":"refresh","params":{}}"#, not_found),
+        (r#"{"method":"refresh","params":{}}"#, r#"{"result":{}}"#),
+        (r#"{"method":7,"params":{"channel":"hist:c"}}"#, r#"{"result":{}}"#),
+        (
+            r#"{"method":"presence","params":{"channel":"hist:c"}}"#,
+            r#"{"result":{"presence":{"c1":{"user":"u","client":"c1","conn_info":{}}}}}"#,
+        ),
         (r#"{"method":"publish","params":5}"#, bad_request),
         (r#"{"method":"publish"}"#, bad_request),
         (r#"{"method":"channels"}"#, bad_request),
