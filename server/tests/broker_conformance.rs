@@ -224,6 +224,7 @@ for_every_broker! {
     removing_history_keeps_the_top
     publishers_at_the_same_time_get_offsets_of_their_own_and_subscribers_see_them_in_order
     a_delta_comes_with_the_publication_before
+    publications_made_at_once_keep_their_order_whatever_they_ask
     joins_and_leaves_reach_every_node
     channels_do_not_share_streams_or_keys
 }
@@ -527,6 +528,37 @@ async fn a_delta_comes_with_the_publication_before(deployment: Deployment) {
     for (data, offset, previous) in expected {
         assert_eq!(b.publication().await, (data.to_owned(), offset, previous.map(str::to_owned)));
     }
+}
+
+async fn publications_made_at_once_keep_their_order_whatever_they_ask(deployment: Deployment) {
+    let [a, b] = &deployment.nodes;
+    deployment.subscribe("news").await;
+    let options = |number: u64| PublishOptions {
+        history: Some(HistoryOptions { size: if number.is_multiple_of(7) { 3 } else { 5 }, ..OPTIONS }),
+        idempotency_key: number.is_multiple_of(11).then(|| format!("k{number}")),
+        delta: !number.is_multiple_of(3),
+        version: number.is_multiple_of(13).then(|| Version { number, epoch: String::new() }),
+    };
+    let publications = (1..=100_u64).flat_map(|number| {
+        let publication = Publication { data: number.to_string().into(), ..Publication::default() };
+        let other = a.broker.publish(&"other".into(), publication.clone(), with_history());
+        [a.broker.publish(&"news".into(), publication, options(number)), other]
+    });
+    let answers = soon("answers", join_all(publications.collect::<Vec<_>>())).await;
+    let offsets: Vec<_> = answers.into_iter().map(|answer| answer.unwrap().position.unwrap().offset).collect();
+    assert!(offsets.into_iter().eq((1..=100).flat_map(|number| [number, number])));
+    let mut expected = 1;
+    while expected <= 100 {
+        let Told::Publication(channel, publication, previous) = b.told().await else { panic!("a publication") };
+        if channel == "news".into() {
+            assert_eq!(publication.data, expected.to_string());
+            assert_eq!(publication.position.unwrap().offset, expected);
+            let before = (!expected.is_multiple_of(3) && expected > 1).then(|| Bytes::from((expected - 1).to_string()));
+            assert_eq!(previous, before);
+            expected += 1;
+        }
+    }
+    assert_eq!(b.offsets("news", ALL).await, [96, 97, 98, 99, 100]);
 }
 
 async fn joins_and_leaves_reach_every_node(deployment: Deployment) {

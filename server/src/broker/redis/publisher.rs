@@ -1,8 +1,8 @@
 //! Publications with history on their way to one server, gathered into few calls.
 //!
 //! A lone publication is sent at once. Those that come while a call is under way wait for its end and then leave together, in the
-//! order in which they came: under load a call serves many, which costs Redis about half of as many calls, and nobody waits
-//! for company.
+//! order in which they came: under load a call serves many, and nobody waits for company. That costs Redis a quarter of as many
+//! calls when the publications are of one channel, a half with 32 channels, and two thirds when each is of another one.
 //!
 //! Bounds: at most [`BATCH`] publications in a call, since Redis serves nobody else meanwhile; at most [`WAITING`] and
 //! [`WAITING_BYTES`] waiting, beyond which publishing answers "overloaded"; and nobody waits longer than the time limit of
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::broker::{BrokerError, Published};
 
-/// Most publications in one call: half a millisecond of Redis.
+/// Most publications in one call: a quarter of a millisecond of Redis for one channel, one for as many channels.
 const BATCH: usize = 64;
 
 /// Bounds of what waits for the call under way: about a second of work.

@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use redis::{ErrorKind, RedisError, Script, Value, aio::MultiplexedConnection};
+use smallvec::{SmallVec, smallvec};
 
 use super::payload;
 use crate::broker::{
@@ -35,10 +37,22 @@ pub(super) struct Append {
     pub(super) version: Option<Version>,
 }
 
+impl Append {
+    /// Whether both may be of one run: what is asked of Redis is the same but for the payload.
+    fn goes_with(&self, other: &Self) -> bool {
+        self.is_plain() && other.is_plain() && self.stream == other.stream && self.history == other.history
+    }
+
+    fn is_plain(&self) -> bool {
+        !self.idempotent && self.version.is_none()
+    }
+}
+
 /// What Redis said to one of several publications.
 pub(super) type Appended = Result<Published, String>;
 
-/// Publishes in order, each by itself: one that fails leaves the others alone.
+/// Publishes many: in the order given for each stream, in any order between streams. Answers in the order given.
+/// One that fails leaves those of other streams alone.
 ///
 /// # Errors
 ///
@@ -47,31 +61,63 @@ pub(super) async fn publish(
     mut connection: MultiplexedConnection,
     batch: &[Append],
 ) -> Result<Vec<Appended>, RedisError> {
+    let runs = runs(batch);
     let mut call = PUBLISH.prepare_invoke();
     call.arg("publish");
-    for append in batch {
-        call.key(&append.stream).key(&append.meta).key(&append.result);
-        call.arg(&append.payload)
-            .arg(append.history.size)
-            .arg(seconds(append.history.ttl))
-            .arg(&append.message_channel);
-        call.arg(seconds(append.history.meta_ttl)).arg(epoch::random());
-        if append.idempotent {
+    for run in &runs {
+        let first = &batch[run[0]];
+        call.key(&first.stream).key(&first.meta).key(&first.result);
+        call.arg(run.len()).arg(first.history.size).arg(seconds(first.history.ttl)).arg(&first.message_channel);
+        call.arg(seconds(first.history.meta_ttl)).arg(epoch::random());
+        if first.idempotent {
             call.arg(RESULT_TTL_S)
         } else {
             call.arg("")
         };
-        call.arg(if append.delta { "1" } else { "" });
-        match &append.version {
+        match &first.version {
             Some(version) => call.arg(version.number).arg(&version.epoch),
             None => call.arg("0").arg(""),
         };
+        for index in run {
+            call.arg(if batch[*index].delta { "1" } else { "" }).arg(&batch[*index].payload);
+        }
     }
     let answers: Vec<Value> = call.invoke_async(&mut connection).await?;
-    if answers.len() != batch.len() {
+    if answers.len() != runs.len() {
         return Err(unexpected("publish"));
     }
-    answers.into_iter().map(appended).collect()
+    let mut each: Vec<Option<Appended>> = (0..batch.len()).map(|_| None).collect();
+    for (run, answer) in runs.iter().zip(answers) {
+        let last = appended(answer)?;
+        for (index, behind) in run.iter().rev().zip(0..) {
+            each[*index] = Some(last.clone().map(|last| before(last, behind)));
+        }
+    }
+    Ok(each.into_iter().map(|answer| answer.expect("each publication is in one run")).collect())
+}
+
+/// Indices of publications that are served together: those of one stream that follow each other.
+fn runs(batch: &[Append]) -> Vec<SmallVec<[usize; 4]>> {
+    let mut runs: Vec<SmallVec<[usize; 4]>> = Vec::with_capacity(batch.len());
+    let mut last_of: HashMap<&str, usize> = HashMap::with_capacity(batch.len());
+    for (index, append) in batch.iter().enumerate() {
+        match last_of.get(append.stream.as_str()) {
+            Some(run) if batch[runs[*run][0]].goes_with(append) => runs[*run].push(index),
+            Some(_) | None => {
+                last_of.insert(&append.stream, runs.len());
+                runs.push(smallvec![index]);
+            }
+        }
+    }
+    runs
+}
+
+/// What became of the publication that many places before the last of its run.
+fn before(last: Published, behind: u64) -> Published {
+    let Published { position, suppressed } = last;
+    let position =
+        position.map(|position| StreamPosition { offset: position.offset.saturating_sub(behind), ..position });
+    Published { position, suppressed }
 }
 
 fn appended(answer: Value) -> Result<Appended, RedisError> {
