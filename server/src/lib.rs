@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod error;
+pub mod filter;
 pub mod limits;
 pub mod listen;
 pub mod metrics;

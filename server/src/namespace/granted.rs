@@ -1,11 +1,14 @@
 //! What a subscription has: the options of its namespace, what a token puts in their place, and what was asked for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{Rules, Subject};
 use crate::{
     auth::{ChannelClaims, UnixSeconds},
     config::{DeltaType, RecoveryMode},
+    filter::Filter,
     session::protocol::SubscribeRequest,
 };
 
@@ -26,8 +29,11 @@ pub struct Granted {
     pub recovery_mode: RecoveryMode,
     /// It recovers even if it does not ask (the latest publication for every new subscriber).
     pub auto_cache_recover: bool,
-    /// Kind of differences that it gets publications as.
+    /// Kind of differences that it gets publications as. `None` with a filter: a difference could rest on a publication
+    /// that the filter held back.
     pub delta: Option<DeltaType>,
+    /// Publications that do not pass it are held back.
+    pub filter: Option<Arc<Filter>>,
     /// When it expires unless it is refreshed; `None` for never.
     pub expire_at: Option<UnixSeconds>,
     /// The client refreshes it, so that the client is told when it expires; otherwise the server asks the backend.
@@ -54,6 +60,7 @@ impl Rules<'_> {
             recovery_mode: options.force_recovery_mode,
             auto_cache_recover: options.auto_cache_recover,
             delta: None,
+            filter: None,
             expire_at,
             client_side_refresh: !options.sub_refresh_proxy_enabled,
             info: claims.map(|claims| claims.info.clone()).unwrap_or_default(),
@@ -79,7 +86,7 @@ impl Rules<'_> {
         if request.join_leave && options.join_leave && self.presence_right(who).is_ok() {
             granted.push_join_leave = true;
         }
-        granted.delta = self.negotiated_delta(&request.delta);
+        granted.delta = if granted.filter.is_none() { self.negotiated_delta(&request.delta) } else { None };
     }
 
     /// The kind of differences that the client asks for, if the channel has it.

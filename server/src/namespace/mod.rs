@@ -18,7 +18,6 @@
 //! Namespaces do not inherit from each other nor from `channel.without_namespace`.
 
 mod data;
-mod filter;
 mod granted;
 mod name;
 mod permission;
@@ -29,7 +28,6 @@ mod tests;
 use hashbrown::HashMap;
 use regex::Regex;
 
-pub use filter::FilterProblem;
 pub use granted::Granted;
 pub use permission::{Permit, Question, Subject, TokenVerdict};
 pub use refusal::{OptionPath, Refusal, Rule, Seen};

@@ -1,12 +1,15 @@
 //! Who may do what, in the order in which the reference decides: the first rule that does not hold answers.
 
+use std::sync::Arc;
+
 use super::{
-    FilterProblem, Granted, Namespaces, Rule, Rules, Seen, filter,
+    Granted, Namespaces, Rule, Rules, Seen,
     refusal::{Missing, Refusal},
 };
 use crate::{
     auth::{Mismatch, SubscriptionClaims, TokenRefusal, UnixSeconds},
     config::{DeltaType, SubscriptionType},
+    filter::Filter,
     names::{ClientId, UserId},
     session::protocol::SubscribeRequest,
 };
@@ -118,7 +121,7 @@ impl Namespaces {
         if granted.expire_at.is_some_and(|end| end <= now) {
             return Err(rules.refusal(Rule::SubscriptionLives));
         }
-        rules.check_filter(request)?;
+        granted.filter = rules.asked_filter(request)?;
         rules.grant_what_is_asked(&mut granted, who, request);
         Ok(Permit::Granted(granted))
     }
@@ -282,14 +285,15 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn check_filter(&self, request: &SubscribeRequest) -> Result<(), Refusal<'a>> {
-        let Some(node) = &request.tags_filter else { return Ok(()) };
+    fn asked_filter(&self, request: &SubscribeRequest) -> Result<Option<Arc<Filter>>, Refusal<'a>> {
+        let Some(filter) = &request.tags_filter else { return Ok(None) };
         if !self.options().allow_tags_filter {
             return Err(self.refusal(Rule::FilterIsAllowed));
         }
-        filter::check(node).map_err(|problem: FilterProblem| {
-            self.refusal(Rule::FilterIsWellFormed).seeing(Seen::Text(problem.as_str()))
-        })
+        match Filter::compile(filter) {
+            Ok(filter) => Ok(Some(Arc::new(filter))),
+            Err(problem) => Err(self.refusal(Rule::FilterIsWellFormed).seeing(Seen::Text(problem.as_str()))),
+        }
     }
 
     pub(super) fn presence_right(&self, who: Subject<'_>) -> Result<(), Missing> {

@@ -54,7 +54,7 @@ pub enum Rule {
     SubscriptionLives,
     /// The namespace lets subscribers filter by tags.
     FilterIsAllowed,
-    /// The filter is well formed.
+    /// The filter is well formed and not too large.
     FilterIsWellFormed,
     /// The namespace lets this client publish.
     ClientMayPublish,

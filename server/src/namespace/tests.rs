@@ -9,6 +9,7 @@ use crate::{
     auth::{ChannelClaims, Failure, Overrides, Period, SubscriptionClaims, TokenRefusal, UnixSeconds},
     config::{DeltaType, Namespace as NamespaceConfig, SubscriptionType},
     error::{ClientError, Disconnect},
+    filter::Filter,
     names::{ClientId, UserId},
     session::protocol::SubscribeRequest,
 };
@@ -491,6 +492,21 @@ fn delta_is_granted_where_the_namespace_has_the_kind() {
         let request = SubscribeRequest { delta: asked.into(), ..request(channel) };
         assert_eq!(granted(&namespaces, "42", &request, TokenVerdict::Absent).delta, given, "{channel} {asked:?}");
     }
+}
+
+#[test]
+fn a_subscription_with_a_filter_has_no_delta() {
+    let namespaces = with_namespaces([("both", |options: &mut ChannelOptions| {
+        open(options);
+        options.allowed_delta_types = vec![DeltaType::Fossil];
+        options.allow_tags_filter = true;
+    })]);
+    let filter = FilterNode { key: "lang".into(), cmp: "eq".into(), val: "en".into(), ..FilterNode::default() };
+    let request =
+        SubscribeRequest { delta: "fossil".into(), tags_filter: Some(Box::new(filter.clone())), ..request("both:x") };
+    let granted = granted(&namespaces, "42", &request, TokenVerdict::Absent);
+    assert_eq!(granted.delta, None);
+    assert_eq!(granted.filter.as_deref(), Filter::compile(&filter).ok().as_ref());
 }
 
 #[test]
