@@ -45,6 +45,7 @@
 mod client;
 pub mod codec;
 pub mod codes;
+pub mod delta;
 mod driver;
 mod error;
 mod event;
