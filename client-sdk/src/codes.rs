@@ -1,6 +1,7 @@
 //! The numbers that explain why a connection or a subscription changed.
 //!
-//! Codes below 1000 are made by the client itself and never travel; they are those of the official Centrifuge SDKs.
+//! Codes below 1000 are made by the client itself and never travel; they are those of the official Centrifuge SDKs, but
+//! for [`connecting::BAD_PATCH`].
 //! Codes of the server are WebSocket close codes and codes of unsubscribe pushes (client protocol: disconnect codes and
 //! their ranges).
 
@@ -17,6 +18,9 @@ pub mod connecting {
     pub const SUBSCRIBE_TIMEOUT: u32 = 3;
     /// An unsubscribe command failed or stayed without reply, so what the server still sends is unknown.
     pub const UNSUBSCRIBE_ERROR: u32 = 4;
+    /// A publication's payload could not be restored from the one before, although its subscription has delta compression. A
+    /// new connection brings it again from the history, whole.
+    pub const BAD_PATCH: u32 = 5;
 }
 
 /// Why a client is disconnected for good. A server's terminal code (3500 to 3999, 4500 to 4999) and the code of a

@@ -31,6 +31,7 @@
 //! | `driver` | one tokio task per client: socket, TLS, clock, queues |
 //! | [`machine`] | the protocol's state, pure: inputs and the time go in, outputs come out |
 //! | [`codec`] | messages to bytes and back, JSON and Protobuf |
+//! | [`delta`] | payloads from patches |
 //! | [`codes`] | the numbers that explain why something ended |
 //!
 //! The way of one publication: `driver::socket` reads a frame, [`codec`] makes replies of it, [`machine::Machine`] finds
@@ -39,8 +40,8 @@
 //!
 //! # Not here yet
 //!
-//! Server-side subscriptions (their pushes are ignored), delta compression, channel compaction, tags filters, map and
-//! shared-poll subscriptions, and transports other than WebSocket.
+//! Server-side subscriptions (their pushes are ignored), channel compaction, tags filters, map and shared-poll
+//! subscriptions, and transports other than WebSocket.
 
 mod client;
 pub mod codec;
@@ -61,7 +62,7 @@ pub use codec::Protocol;
 pub use error::Error;
 pub use event::{Connected, ConnectionEvent, ConnectionState, Recovery, Subscribed, SubscriptionEvent};
 pub use machine::Backoff;
-pub use options::{ClientConfig, Limits, SubscribeOptions, Timing, TokenError, TokenSource};
+pub use options::{ClientConfig, Delta, Limits, SubscribeOptions, Timing, TokenError, TokenSource};
 pub use publication::{ClientInfo, Publication, StreamPosition};
 pub use request::{History, HistoryLimit, HistoryQuery, PresenceStats, Request, Response};
 pub use subscription::Subscription;

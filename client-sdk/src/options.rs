@@ -86,9 +86,31 @@ pub struct SubscribeOptions {
     pub recoverable: bool,
     /// Ask to be told who comes and goes.
     pub join_leave: bool,
+    /// Ask for patches in place of payloads that resemble the one before. Nothing but the number of bytes on the wire
+    /// changes; when the server does not grant it, payloads come whole. If one cannot be restored, which only a defect of
+    /// the server can bring about, the client reconnects ([`codes::connecting::BAD_PATCH`](crate::codes::connecting)) and
+    /// goes on from the last one that could.
+    pub delta: Option<Delta>,
     /// Go on from this place, which an earlier subscription to the channel reached
     /// ([`Subscription::position`](crate::Subscription::position)).
     pub since: Option<StreamPosition>,
+}
+
+/// A form of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delta {
+    /// That of Fossil.
+    Fossil,
+}
+
+impl Delta {
+    /// Its name in the protocol.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Fossil => "fossil",
+        }
+    }
 }
 
 /// Durations. The defaults are those of the official Centrifuge SDKs where they have the same one.
@@ -139,7 +161,7 @@ pub struct Limits {
     /// at least 1.
     pub connection_events: usize,
     /// Bytes of one message from the server. A larger one disconnects the client for good, because it would come again.
-    /// 16 MiB.
+    /// With delta compression, also bytes of a payload that is restored. 16 MiB.
     pub message_bytes: usize,
 }
 

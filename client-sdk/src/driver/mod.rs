@@ -126,8 +126,10 @@ impl Driver {
             name,
             version,
             data,
+            protocol,
             timing,
             max_calls: limits.calls,
+            max_payload_bytes: limits.message_bytes,
             seed: rand::random(),
         };
         Self {
@@ -252,7 +254,7 @@ impl Driver {
         let id = SubscriptionId(self.last_subscription);
         let (sender, receiver) = mpsc::channel(self.subscription_events);
         self.feeds.open(id, sender);
-        let SubscribeOptions { token, token_source, data, positioned, recoverable, join_leave, since } = options;
+        let SubscribeOptions { token, token_source, data, positioned, recoverable, join_leave, delta, since } = options;
         let wish = Subscribe {
             channel: channel.clone(),
             token,
@@ -261,6 +263,7 @@ impl Driver {
             positioned,
             recoverable,
             join_leave,
+            delta,
             since: since.clone(),
         };
         if let Some(source) = token_source {

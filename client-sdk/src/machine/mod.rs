@@ -32,6 +32,7 @@
 mod backoff;
 mod calls;
 mod connection;
+mod payloads;
 mod subscription;
 mod timers;
 
@@ -45,7 +46,7 @@ use starling_proto::client::{Command, Push, Reply};
 
 use crate::codes;
 use crate::request::{Request, RequestKind, Response};
-use crate::{ConnectionEvent, Error, StreamPosition, SubscriptionEvent, Timing, TokenError};
+use crate::{ConnectionEvent, Delta, Error, Protocol, StreamPosition, SubscriptionEvent, Timing, TokenError};
 
 pub use backoff::Backoff;
 use connection::State;
@@ -82,10 +83,14 @@ pub struct Options {
     pub version: String,
     /// Payload of the connect command.
     pub data: Option<Bytes>,
+    /// How payloads travel.
+    pub protocol: Protocol,
     /// How long to wait for what.
     pub timing: Timing,
     /// Calls that may wait for replies or for the connection.
     pub max_calls: usize,
+    /// Bytes of a payload that is restored from a patch.
+    pub max_payload_bytes: usize,
     /// Seed of the random parts of delays.
     pub seed: u64,
 }
@@ -102,6 +107,7 @@ pub struct Subscribe {
     pub positioned: bool,
     pub recoverable: bool,
     pub join_leave: bool,
+    pub delta: Option<Delta>,
     pub since: Option<StreamPosition>,
 }
 

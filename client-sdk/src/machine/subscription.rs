@@ -22,16 +22,20 @@ use starling_proto::client::{
 };
 
 use super::connection::{State, before_expiry};
-use super::{InFlight, Machine, Output, Subscribe, SubscriptionId, Timer, TokenFor, refused, worth_repeating};
+use super::payloads::Payloads;
+use super::{InFlight, Machine, Options, Output, Subscribe, SubscriptionId, Timer, TokenFor, refused, worth_repeating};
 use crate::codes::{self, connecting, server, subscribing, unsubscribed};
 use crate::publication::present;
-use crate::{ClientInfo, Error, Publication, Recovery, StreamPosition, Subscribed, SubscriptionEvent, TokenError};
+use crate::{
+    ClientInfo, Delta, Error, Publication, Recovery, StreamPosition, Subscribed, SubscriptionEvent, TokenError,
+};
 
 #[derive(Debug)]
 pub(super) struct Subscription {
     wish: Subscribe,
     state: Place,
     resume: Resume,
+    payloads: Payloads,
     /// Whether the position may be used: the last reply said "recoverable", or the application gave it.
     may_recover: bool,
     /// Whether it was live before, so that a new start may have missed something.
@@ -68,13 +72,14 @@ enum Resume {
 }
 
 impl Subscription {
-    fn new(mut wish: Subscribe) -> Self {
+    fn new(mut wish: Subscribe, options: &Options) -> Self {
         let resume = wish.since.take().map_or(Resume::Anywhere, Resume::After);
         Self {
             may_recover: resume != Resume::Anywhere,
             wish,
             state: Place::Offline,
             resume,
+            payloads: Payloads::new(options.protocol, options.max_payload_bytes),
             was_live: false,
             failures: 0,
             token_asked: false,
@@ -106,6 +111,7 @@ impl Subscription {
             positioned: self.wish.positioned,
             recoverable: self.wish.recoverable,
             join_leave: self.wish.join_leave,
+            delta: self.wish.delta.map(Delta::as_str).unwrap_or_default().to_owned(),
             ..SubscribeRequest::default()
         }
     }
@@ -144,6 +150,7 @@ impl Subscription {
         };
         let position = StreamPosition::from_wire(result.epoch, result.offset);
         self.resume = position.clone().map_or(Resume::Anywhere, Resume::After);
+        self.payloads.subscribed(result.delta, result.recovered);
         self.may_recover = result.recoverable;
         self.was_live = true;
         self.state = Place::Live { since: now };
@@ -157,12 +164,15 @@ impl Subscription {
         (subscribed, result.publications)
     }
 
-    fn deliver(&mut self, wire: client::Publication) -> SubscriptionEvent {
+    /// Moves the position. A publication whose payload cannot be restored is not delivered, so that the position stays
+    /// before it.
+    fn deliver(&mut self, mut wire: client::Publication) -> Result<SubscriptionEvent, String> {
+        self.payloads.restore(&mut wire)?;
         let publication = Publication::from(wire);
         if let (Resume::After(position), Some(offset)) = (&mut self.resume, publication.offset) {
             position.offset = offset;
         }
-        SubscriptionEvent::Publication(publication)
+        Ok(SubscriptionEvent::Publication(publication))
     }
 }
 
@@ -179,7 +189,7 @@ impl Machine {
             return self.tell(id, SubscriptionEvent::Unsubscribed { code, reason });
         }
         self.channels.insert(wish.channel.clone(), id);
-        self.subscriptions.insert(id, Subscription::new(wish));
+        self.subscriptions.insert(id, Subscription::new(wish, &self.options));
         self.try_subscribe(id, now);
     }
 
@@ -222,8 +232,10 @@ impl Machine {
         let (subscribed, publications) = subscription.accepted(result, recover, now);
         self.outputs.push_back(Output::Subscription(id, SubscriptionEvent::Subscribed(subscribed)));
         for publication in publications {
-            let event = subscription.deliver(publication);
-            self.outputs.push_back(Output::Subscription(id, event));
+            match subscription.deliver(publication) {
+                Ok(event) => self.outputs.push_back(Output::Subscription(id, event)),
+                Err(why) => return self.lose_connection(connecting::BAD_PATCH, &why, now),
+            }
         }
         self.schedule_subscription_refresh(id, expires, ttl, now);
     }
@@ -272,7 +284,10 @@ impl Machine {
             return;
         }
         let event = if let Some(publication) = push.r#pub {
-            subscription.deliver(publication)
+            match subscription.deliver(publication) {
+                Ok(event) => event,
+                Err(why) => return self.lose_connection(connecting::BAD_PATCH, &why, now),
+            }
         } else if let Some(info) = push.join.and_then(|join| join.info) {
             SubscriptionEvent::Join(ClientInfo::from(info))
         } else if let Some(info) = push.leave.and_then(|leave| leave.info) {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod connection;
+mod delta;
 mod hostile;
 mod recovery;
 mod subscription;
@@ -17,8 +18,8 @@ use starling_proto::client::{
 use super::{Input, Machine, Options, Output, Subscribe, SubscriptionId, Ticket, TokenFor};
 use crate::codes;
 use crate::{
-    Connected, ConnectionEvent, Error, HistoryQuery, Publication, Recovery, Request, Response, StreamPosition,
-    Subscribed, SubscriptionEvent, Timing, TokenError,
+    Connected, ConnectionEvent, Delta, Error, HistoryQuery, Protocol, Publication, Recovery, Request, Response,
+    StreamPosition, Subscribed, SubscriptionEvent, Timing, TokenError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -138,8 +139,10 @@ fn options() -> Options {
         name: "test".to_owned(),
         version: "1".to_owned(),
         data: None,
+        protocol: Protocol::Json,
         timing: Timing::default(),
         max_calls: 3,
+        max_payload_bytes: 1000,
         seed: 42,
     }
 }
