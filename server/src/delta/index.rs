@@ -6,8 +6,8 @@ pub(super) const WINDOW: usize = 8;
 /// Blocks begin this many bytes apart, or farther in a large base. So every run of `WINDOW + STRIDE - 1` bytes is found.
 const STRIDE: usize = 4;
 
-/// Bound of the number of blocks, and so of memory: 12 bytes for each at most.
-const MAX_BLOCKS: usize = 1 << 15;
+/// Bound of the number of blocks, and so of memory: 20 bytes for each at most.
+const MAX_BLOCKS: usize = 1 << 14;
 
 /// A hash table over blocks of the base. Forgotten and filled again for each pair; its memory stays.
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ impl Index {
         }
         self.stride = base.len().div_ceil(MAX_BLOCKS).max(STRIDE);
         let blocks = (base.len() - WINDOW) / self.stride + 1;
-        // More hashes than blocks, up to twice as many; never just one, whose shift would be a whole word.
-        let bits = blocks.ilog2() + 1;
+        // Two to four times as many hashes as blocks, so that most words that occur once are alone with theirs.
+        let bits = blocks.ilog2() + 2;
         self.shift = u64::BITS - bits;
         self.heads.clear();
         self.heads.resize(1 << bits, 0);
@@ -51,6 +51,12 @@ impl Index {
     #[cfg(test)]
     pub(super) fn memory_bytes(&self) -> usize {
         size_of::<u32>() * (self.heads.capacity() + self.before.capacity())
+    }
+
+    /// Whether exactly one block may begin with this word.
+    pub(super) fn has_once(&self, word: [u8; WINDOW]) -> bool {
+        let mut places = self.places(word);
+        places.next().is_some() && places.next().is_none()
     }
 
     /// Offsets of blocks that may begin with this word, the last one first.

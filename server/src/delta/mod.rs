@@ -31,10 +31,7 @@ const LOOK_AHEAD: usize = 48;
 /// for one that somebody made for the purpose.
 const MAX_PLACES: usize = 16;
 
-/// The same, when it only looks for something better: what is worth finding then is mostly there once.
-const FEW_PLACES: usize = 2;
-
-/// Makes patches. Keeps its memory between calls: at most 384 KiB, and only as much as the largest base needed.
+/// Makes patches. Keeps its memory between calls: at most 320 KiB, and only as much as the largest base needed.
 #[derive(Debug, Default)]
 pub struct Encoder {
     index: Index,
@@ -163,7 +160,7 @@ impl Pair<'_> {
     /// known already.
     ///
     /// It pays to look farther: rows of a table look alike, and only the words that tell them apart lead to the very row
-    /// that moved.
+    /// that moved. Those are words that the base has once.
     fn indexed(self, index: &mut Index, part: Range<usize>, known: Option<Shared>) -> Option<Shared> {
         let Self { base, target, .. } = self;
         if part.len() < WINDOW {
@@ -177,12 +174,15 @@ impl Pair<'_> {
             if at >= stop {
                 break;
             }
-            let places = if best.is_some() { FEW_PLACES } else { MAX_PLACES };
-            for base_at in index.places(*word).take(places) {
-                let forward = same_at_start(&base[base_at..], &target[at..part.end]);
-                if forward < WINDOW {
+            if best.is_some() && !index.has_once(*word) {
+                continue;
+            }
+            for base_at in index.places(*word).take(MAX_PLACES) {
+                let is_known = best.is_some_and(|best| base_at + best.target_at == at + best.base_at);
+                if is_known || !base[base_at..].starts_with(word) {
                     continue;
                 }
+                let forward = same_at_start(&base[base_at..], &target[at..part.end]);
                 let back = same_at_end(&base[..base_at], &target[part.start..at]);
                 let found = Shared { base_at: base_at - back, target_at: at - back, length: back + forward };
                 let Some(found) = self.worth_while(found) else { continue };
