@@ -95,17 +95,21 @@ impl Worker {
             if !reaches {
                 info!(channel = %name, "publications were missed that history does not have any more; clients are told");
                 self.all_insufficient(key);
-                self.channels.get_mut(key).set_position(top);
+                if self.is_open(&name, key) {
+                    self.channels.get_mut(key).set_position(top);
+                }
             } else {
                 for publication in publications {
-                    self.append(key, Arc::new(Encoded::publication(name.clone(), publication, None)));
+                    if self.is_open(&name, key) {
+                        self.append(key, Arc::new(Encoded::publication(name.clone(), publication, None)));
+                    }
                 }
             }
         } else {
             self.all_insufficient(key);
         }
         for encoded in parked {
-            if self.channels.key(&name) == Some(key) {
+            if self.is_open(&name, key) {
                 self.append(key, encoded);
             }
         }
@@ -209,13 +213,17 @@ impl Worker {
         }
     }
 
+    /// Whether the channel still has this key: telling the last one that something was missed may close it.
+    fn is_open(&self, name: &ChannelName, key: Key) -> bool {
+        self.channels.key(name) == Some(key)
+    }
+
     /// Everybody with a place in the channel is asked; sessions know whose subscription counts on positions.
     pub(super) fn all_insufficient(&mut self, key: Key) {
         let name = self.channels.get(key).name.clone();
         let slots: Vec<u32> = self.channels.get(key).slots().collect();
         for slot in slots {
-            // The last one's leaving may close the channel.
-            if self.channels.key(&name) != Some(key) {
+            if !self.is_open(&name, key) {
                 return;
             }
             self.insufficient(slot, key);
