@@ -48,7 +48,8 @@ impl Worker {
         for slot in lost {
             self.insufficient(slot, key);
         }
-        if gap {
+        // The last of the lost may have closed the channel.
+        if gap && self.channels.contains(key) {
             self.all_insufficient(key);
         }
     }
