@@ -62,6 +62,18 @@ impl LatencyHistogram {
         self.values.clear();
     }
 
+    /// Points of the percentile curve, at most 49: percentile (0 to 100) and nanoseconds, closer together towards 100,
+    /// as far as there are enough values to tell.
+    pub fn curve(&self) -> Vec<(f64, u64)> {
+        let count = self.values.len() as f64;
+        // Eight steps per nine; the last point is the largest value.
+        let told = |above: &f64| above * count >= 1.0;
+        let steps = (0..48).map(|step| 10f64.powf(-f64::from(step) / 8.0)).take_while(told);
+        let point = |above: f64| ((1.0 - above) * 100.0, self.values.value_at_quantile(1.0 - above));
+        let last = (count > 0.0).then(|| (100.0, self.values.max()));
+        steps.map(point).chain(last).collect()
+    }
+
     /// The figures for reports.
     pub fn summary(&self) -> LatencySummary {
         if self.values.is_empty() {
@@ -125,6 +137,16 @@ mod tests {
         assert_eq!(one.summary(), all.summary());
         let p99 = all.summary().p99_ns;
         assert!((989_000_000..992_000_000).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn a_curve_rises_to_the_largest_value_and_has_no_more_points_than_values_tell() {
+        let mut values = LatencyHistogram::new();
+        assert_eq!(values.curve(), []);
+        (1..=100).for_each(|value| values.record(value * 1_000_000));
+        let curve = values.curve();
+        assert!(curve.is_sorted_by_key(|&(_, value)| value) && curve.len() == 18, "{curve:?}");
+        assert_eq!(curve.last().map(|&(percentile, _)| percentile), Some(100.0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::{RunOptions, ServerOptions, Shape, fleet, open_lanes, tell_subscribing};
+use super::{RunOptions, ServerOptions, Shape, Sizes, fleet, open_lanes, tell_subscribing};
 use crate::audit::{FaultKind, Findings, StreamLedger};
 use crate::fleet::{Fleet, Speech};
 use crate::interrupt::Interrupt;
@@ -65,7 +65,7 @@ impl Options {
 pub struct FanoutResult {
     subscribers: u32,
     messages_per_round: u32,
-    payload_bytes: usize,
+    payload_bytes: Sizes,
     rounds: Vec<Round>,
     /// Median, least and most of the rounds' processor time per delivery of the server, in microseconds.
     server_us: Option<Spread>,
@@ -92,9 +92,12 @@ struct Round {
 /// The middle and the ends of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+    /// The middle one, or the mean of the two middle ones.
+    pub median: f64,
+    /// The smallest.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
 }
 
 impl Spread {
@@ -190,11 +193,12 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let ratio = spread(|round| Some(round.server_us? / round.reference_us.max(1e-9)));
     let generator_us = spread(|round| Some(round.generator_us)).unwrap_or(none);
     let (server_sent, floor_sent) = (server.sent, floor.sent);
-    let (server, floor) = (server.pool.finish(&ledger(server_sent)), floor.pool.finish(&ledger(floor_sent)));
+    let (server, floor) =
+        (server.pool.finish(&ledger(server_sent), |_, _| 0), floor.pool.finish(&ledger(floor_sent), |_, _| 0));
     let result = FanoutResult {
         subscribers,
         messages_per_round: messages,
-        payload_bytes: options.run.payload,
+        payload_bytes: options.run.payload.clone(),
         rounds: measured,
         server_us,
         reference_us: reference_us.unwrap_or(none),

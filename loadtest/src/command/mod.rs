@@ -1,18 +1,24 @@
 //! The commands, one file each, and the options they share.
 
+pub mod compare;
 mod cost;
 pub mod fanout;
 pub mod idle;
+pub mod knee;
+mod outcome;
+pub mod presets;
 pub mod publish;
 pub mod run;
-mod timeline;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use serde::Serialize;
 
 use crate::clock::RunClock;
 use crate::fleet::{ChannelNames, Fleet, Speech, Tokens};
@@ -24,6 +30,9 @@ use crate::schedule::streams_per_channel;
 use crate::target::Endpoint;
 use crate::target::centrifuge::Encoding;
 use crate::target::lane::Via;
+
+/// Largest message that is published: larger ones are no load test of messaging.
+const MAXIMUM_BYTES: usize = 16 << 20;
 
 /// Descriptors a process needs beside its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -66,9 +75,12 @@ pub struct RunOptions {
     /// Beginning of channel names; a namespace goes here [default: loadtest-RUN-]
     #[arg(long, value_name = "TEXT")]
     pub channel_prefix: Option<String>,
-    /// Bytes of each published message
-    #[arg(long, default_value_t = 128, value_name = "BYTES")]
-    pub payload: usize,
+    /// Bytes of each published message; several sizes take turns
+    #[arg(long, default_value = "128", value_name = "BYTES[,BYTES]")]
+    pub payload: Sizes,
+    /// Share of a message's padding that is the same letter over and over (0 to 1)
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub compressible: f64,
     /// Receiving threads
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -90,6 +102,36 @@ pub struct RunOptions {
     /// Writes the report as JSON as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Writes the report as one HTML file with plots as well
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Writes the verdict as JUnit XML as well
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+/// Sizes of messages in bytes, in turn: `128` or `128,4096`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Sizes {
+    /// At least one.
+    pub all: Vec<usize>,
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all: Result<Vec<usize>, _> = text.split(',').map(|size| size.trim().parse()).collect();
+        all.map(|all| Sizes { all }).map_err(|_| format!("{text} is no number of bytes, nor several with commas"))
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.all.iter().map(usize::to_string).collect();
+        f.write_str(&all.join(", "))
+    }
 }
 
 /// The shape of a load: what [`fleet`] needs to know beside the options.
@@ -173,7 +215,10 @@ pub fn fleet(server: &ServerOptions, options: &RunOptions, seed: u64, shape: Sha
         (1..=channels).contains(&subscriptions),
         "--subscriptions must be from 1 to the number of channels, {channels}"
     );
-    ensure!(options.payload >= MINIMUM_BYTES, "--payload must be at least {MINIMUM_BYTES} bytes, for the stamp");
+    let sizes = &options.payload.all;
+    let sound = sizes.iter().all(|size| (MINIMUM_BYTES..=MAXIMUM_BYTES).contains(size));
+    ensure!(sound, "--payload must be from {MINIMUM_BYTES} (for the stamp) to {MAXIMUM_BYTES} bytes");
+    ensure!((0.0..=1.0).contains(&options.compressible), "--compressible must be from 0 to 1");
     ensure!(options.threads > 0, "--threads must be at least 1");
     ensure!(options.connect_concurrency > 0, "--connect-concurrency must be at least 1");
     let descriptors = raise_descriptor_limit();
@@ -197,11 +242,18 @@ pub fn fleet(server: &ServerOptions, options: &RunOptions, seed: u64, shape: Sha
         subscriptions,
         channels: ChannelNames::new(&prefix, channels),
         streams: streams_per_channel(channels, lanes.max(1)),
-        format: Arc::new(PayloadFormat::new(run, options.payload, seed)),
+        format: Arc::new(PayloadFormat::new(run, sizes, options.compressible, seed)),
         clock: RunClock::start(),
         threads: options.threads,
         connect_timeout: options.connect_timeout,
         connect_concurrency: options.connect_concurrency,
+        connects_per_second: None,
+        cuts: false,
+        recover: false,
+        slow_readers: 0,
+        slow_bytes_per_second: 0,
+        half_open: 0,
+        seed,
     })
 }
 

@@ -61,6 +61,8 @@ pub enum Command<'a> {
     Subscribe {
         /// Channel name: printable ASCII without quotes and backslashes.
         channel: &'a str,
+        /// Where to go on from.
+        recovery: Recovery<'a>,
     },
     /// Publishes JSON to a channel.
     Publish {
@@ -71,6 +73,26 @@ pub enum Command<'a> {
     },
     /// Answers a ping.
     Pong,
+}
+
+/// What a subscription says about messages missed before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery<'a> {
+    /// Nothing: only what comes from now on.
+    Off,
+    /// The first time of a subscription that will want to recover.
+    Begin,
+    /// All that came after this position.
+    After(&'a Position),
+}
+
+/// A place in the history of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the last publication that is known.
+    pub offset: u64,
+    /// What the server called this history; printable ASCII without quotes and backslashes, else the position is not kept.
+    pub epoch: String,
 }
 
 /// Appends one command to a frame under construction, with the separator its encoding wants.
@@ -88,7 +110,16 @@ fn write_json(out: &mut Vec<u8>, id: u32, command: Command<'_>) {
     let text = match command {
         Command::Connect { token: "" } => format!(r#"{{"id":{id},"connect":{{"name":"loadtest"}}}}"#),
         Command::Connect { token } => format!(r#"{{"id":{id},"connect":{{"token":"{token}","name":"loadtest"}}}}"#),
-        Command::Subscribe { channel } => format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}"}}}}"#),
+        Command::Subscribe { channel, recovery } => {
+            let recovery = match recovery {
+                Recovery::Off => String::new(),
+                Recovery::Begin => r#","recoverable":true"#.to_owned(),
+                Recovery::After(Position { offset, epoch }) => {
+                    format!(r#","recoverable":true,"recover":true,"offset":{offset},"epoch":"{epoch}""#)
+                }
+            };
+            format!(r#"{{"id":{id},"subscribe":{{"channel":"{channel}"{recovery}}}}}"#)
+        }
         Command::Publish { channel, data } => {
             out.extend_from_slice(format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":"#).as_bytes());
             out.extend_from_slice(data);
@@ -107,9 +138,14 @@ fn write_protobuf(out: &mut Vec<u8>, id: u32, command: Command<'_>) {
             let (token, name) = (token.to_owned(), "loadtest".to_owned());
             message.connect = Some(client::ConnectRequest { token, name, ..Default::default() });
         }
-        Command::Subscribe { channel } => {
+        Command::Subscribe { channel, recovery } => {
             message.id = id;
-            message.subscribe = Some(client::SubscribeRequest { channel: channel.to_owned(), ..Default::default() });
+            let mut request = client::SubscribeRequest { channel: channel.to_owned(), ..Default::default() };
+            request.recoverable = recovery != Recovery::Off;
+            if let Recovery::After(Position { offset, epoch }) = recovery {
+                (request.recover, request.offset, request.epoch) = (true, *offset, epoch.clone());
+            }
+            message.subscribe = Some(request);
         }
         Command::Publish { channel, data } => {
             message.id = id;
@@ -151,6 +187,8 @@ pub enum Message<'a> {
         channel: Cow<'a, str>,
         /// Published data.
         data: &'a [u8],
+        /// Its place in the history of the channel, where there is one.
+        offset: Option<u64>,
     },
     /// The answer to the command with this id.
     Answer {
@@ -160,6 +198,13 @@ pub enum Message<'a> {
         wants_pong: bool,
         /// Code and text when the command failed.
         error: Option<(u32, String)>,
+    },
+    /// The answer to a subscription of a channel with a history.
+    Subscribed {
+        /// Id of the command.
+        id: u32,
+        /// What it says.
+        subscribed: Box<Subscribed>,
     },
     /// The server ended a subscription.
     Unsubscribed {
@@ -174,8 +219,24 @@ pub enum Message<'a> {
     Unreadable,
 }
 
-/// Reads all messages of one frame. `payload_bytes` is the expected length of published data.
-pub fn read_frame<'a>(encoding: Encoding, frame: &'a [u8], payload_bytes: usize, mut visit: impl FnMut(Message<'a>)) {
+/// What the answer to a subscription says about the history of its channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Where the subscription stands before the recovered publications.
+    pub position: Position,
+    /// True when nothing was missed, or all of it is in `publications`.
+    pub recovered: bool,
+    /// What was missed, in order: data and offset.
+    pub publications: Vec<(Vec<u8>, u64)>,
+}
+
+/// Reads all messages of one frame. `payload_bytes` tells the expected length of published data by its beginning.
+pub fn read_frame<'a>(
+    encoding: Encoding,
+    frame: &'a [u8],
+    payload_bytes: impl Fn(&[u8]) -> usize + Copy,
+    mut visit: impl FnMut(Message<'a>),
+) {
     match encoding {
         Encoding::Json => {
             for line in frame.split(|&byte| byte == b'\n') {
@@ -194,7 +255,7 @@ pub fn read_frame<'a>(encoding: Encoding, frame: &'a [u8], payload_bytes: usize,
 }
 
 /// Reads one JSON message.
-pub fn read_json(message: &[u8], payload_bytes: usize) -> Message<'_> {
+pub fn read_json(message: &[u8], payload_bytes: impl Fn(&[u8]) -> usize) -> Message<'_> {
     if message == b"{}" {
         return Message::Ping;
     }
@@ -203,15 +264,26 @@ pub fn read_json(message: &[u8], payload_bytes: usize) -> Message<'_> {
 
 /// The one form in which servers send publications of known length:
 /// `{"push":{"channel":"C","pub":{"data":D` followed by `}` or `,`.
-fn json_publication(message: &[u8], payload_bytes: usize) -> Option<Message<'_>> {
+fn json_publication(message: &[u8], payload_bytes: impl Fn(&[u8]) -> usize) -> Option<Message<'_>> {
     let rest = message.strip_prefix(br#"{"push":{"channel":""#)?;
     let quote = rest.iter().position(|&byte| byte == b'"' || byte == b'\\')?;
     let (channel, rest) = rest.split_at(quote);
     let rest = rest.strip_prefix(br#"","pub":{"data":"#)?;
-    let (data, rest) = rest.split_at_checked(payload_bytes)?;
+    let (data, rest) = rest.split_at_checked(payload_bytes(rest))?;
     let ends_here = matches!(rest.first(), Some(b'}' | b',')) && data.ends_with(b"\"}");
     let channel = str::from_utf8(channel).ok().filter(|_| ends_here)?;
-    Some(Message::Publication { channel: Cow::Borrowed(channel), data })
+    // Behind the data may come the publisher's description, then the offset, then rarer things: where the offset is not
+    // the last one, the slow way finds it.
+    const OFFSET: &[u8] = br#","offset":"#;
+    let offset = match rest.windows(OFFSET.len()).rposition(|window| window == OFFSET) {
+        Some(at) => {
+            let rest = &rest[at + OFFSET.len()..];
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            Some(str::from_utf8(&rest[..digits]).ok()?.parse().ok().filter(|_| &rest[digits..] == b"}}}")?)
+        }
+        None => None,
+    };
+    Some(Message::Publication { channel: Cow::Borrowed(channel), data, offset })
 }
 
 #[derive(Deserialize)]
@@ -222,7 +294,8 @@ struct JsonReply<'a> {
     #[serde(borrow)]
     push: Option<JsonPush<'a>>,
     connect: Option<JsonConnect>,
-    subscribe: Option<IgnoredAny>,
+    #[serde(borrow)]
+    subscribe: Option<JsonSubscribe<'a>>,
     publish: Option<IgnoredAny>,
 }
 
@@ -246,6 +319,19 @@ struct JsonPush<'a> {
 struct JsonPublication<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
+    offset: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct JsonSubscribe<'a> {
+    #[serde(default)]
+    epoch: String,
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    recovered: bool,
+    #[serde(borrow, default)]
+    publications: Vec<JsonPublication<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -267,13 +353,21 @@ fn read_any_json(message: &[u8]) -> Message<'_> {
     if let Some(push) = push {
         return match push {
             JsonPush { channel, r#pub: Some(publication), .. } => {
-                Message::Publication { channel, data: publication.data.get().as_bytes() }
+                let JsonPublication { data, offset } = publication;
+                Message::Publication { channel, data: data.get().as_bytes(), offset }
             }
             JsonPush { channel, unsubscribe: Some(JsonUnsubscribe { code }), .. } => {
                 Message::Unsubscribed { channel: channel.into_owned(), code }
             }
             JsonPush { .. } => Message::Other,
         };
+    }
+    if let (None, Some(JsonSubscribe { epoch, offset, recovered, publications })) = (&error, &subscribe)
+        && !epoch.is_empty()
+        && id != 0
+    {
+        let missed = publications.iter().map(|one| (one.data.get().as_bytes().to_vec(), one.offset.unwrap_or(0)));
+        return subscribed(id, epoch, *offset, *recovered, missed.collect());
     }
     let error = error.map(|JsonError { code, message }| (code, message));
     match (id, &error, connect) {
@@ -284,6 +378,17 @@ fn read_any_json(message: &[u8]) -> Message<'_> {
         }
         (id, _, None) => Message::Answer { id, wants_pong: false, error },
     }
+}
+
+fn subscribed<'a>(
+    id: u32,
+    epoch: &str,
+    offset: u64,
+    recovered: bool,
+    publications: Vec<(Vec<u8>, u64)>,
+) -> Message<'a> {
+    let position = Position { offset, epoch: epoch.to_owned() };
+    Message::Subscribed { id, subscribed: Box::new(Subscribed { position, recovered, publications }) }
 }
 
 /// Reads one Protobuf reply, its length prefix already taken.
@@ -303,7 +408,13 @@ fn protobuf_publication(message: &[u8]) -> Option<Message<'_>> {
     let publication = field(&mut rest, 4).filter(|_| rest.is_empty())?;
     let mut rest = publication;
     let data = field(&mut rest, 4)?;
-    Some(Message::Publication { channel: Cow::Borrowed(channel), data })
+    // The publisher's description, when it is a client.
+    let _info = field(&mut rest, 5);
+    let offset = match rest.strip_prefix(&[6 << 3]) {
+        Some(mut tail) => Some(varint(&mut tail)?),
+        None => None,
+    };
+    Some(Message::Publication { channel: Cow::Borrowed(channel), data, offset })
 }
 
 fn read_any_protobuf(message: &[u8]) -> Message<'_> {
@@ -320,6 +431,12 @@ fn read_any_protobuf(message: &[u8]) -> Message<'_> {
     }
     if reply.id == 0 {
         return Message::Unreadable;
+    }
+    if let (None, Some(answer)) = (&reply.error, &reply.subscribe)
+        && !answer.epoch.is_empty()
+    {
+        let missed = answer.publications.iter().map(|one| (one.data.to_vec(), one.offset));
+        return subscribed(reply.id, &answer.epoch, answer.offset, answer.recovered, missed.collect());
     }
     let error = reply.error.map(|error| (error.code, error.message));
     Message::Answer { id: reply.id, wants_pong: reply.connect.is_some_and(|connect| connect.pong), error }
@@ -349,22 +466,32 @@ mod tests {
 
     fn all(encoding: Encoding, frame: &[u8]) -> Vec<Message<'_>> {
         let mut messages = Vec::new();
-        read_frame(encoding, frame, 12, |message| messages.push(message));
+        read_frame(encoding, frame, |_| 12, |message| messages.push(message));
         messages
     }
 
     fn publication<'a>(channel: &'a str, data: &'a [u8]) -> Message<'a> {
-        Message::Publication { channel: Cow::Borrowed(channel), data }
+        Message::Publication { channel: Cow::Borrowed(channel), data, offset: None }
+    }
+
+    fn numbered<'a>(channel: &'a str, data: &'a [u8], offset: u64) -> Message<'a> {
+        Message::Publication { channel: Cow::Borrowed(channel), data, offset: Some(offset) }
     }
 
     #[test]
     fn a_publication_reads_the_same_by_the_fast_and_the_slow_way() {
         let frame = br#"{"push":{"channel":"c","pub":{"data":{"a":"hello"},"offset":8}}}"#;
-        let expected = publication("c", br#"{"a":"hello"}"#);
-        assert_eq!(read_json(frame, 13), expected);
-        assert_eq!(read_json(frame, 12), expected, "a wrong length takes the slow way");
+        let expected = numbered("c", br#"{"a":"hello"}"#, 8);
+        assert_eq!(read_json(frame, |_| 13), expected);
+        assert_eq!(read_json(frame, |_| 12), expected, "a wrong length takes the slow way");
+        let by_client = br#"{"push":{"channel":"c","pub":{"data":{"a":"hello"},"info":{"client":"x","conn_info":{"a":1,"offset":3}},"offset":8}}}"#;
+        assert_eq!(read_json(by_client, |_| 13), expected);
+        let tagged = br#"{"push":{"channel":"c","pub":{"data":{"a":"hello"},"tags":{},"offset":8}}}"#;
+        assert_eq!(read_json(tagged, |_| 13), expected);
+        let plain = br#"{"push":{"channel":"c","pub":{"data":{"a":"hello"}}}}"#;
+        assert_eq!(read_json(plain, |_| 13), publication("c", br#"{"a":"hello"}"#));
         let spaced = br#"{"push": {"pub":{"offset":8,"data":{"a":"hello"}},"channel":"c"}}"#;
-        assert_eq!(read_json(spaced, 13), expected);
+        assert_eq!(read_json(spaced, |_| 13), expected);
     }
 
     #[test]
@@ -399,10 +526,11 @@ mod tests {
 
     #[test]
     fn a_publication_with_more_fields_is_still_read() {
-        let publication = client::Publication { data: "data".into(), offset: 9, ..Default::default() };
+        let info = Some(client::ClientInfo { client: "x".to_owned(), ..Default::default() });
+        let publication = client::Publication { data: "data".into(), info, offset: 9, ..Default::default() };
         let push = client::Push { channel: "c".to_owned(), r#pub: Some(publication), ..Default::default() };
         let message = client::Reply { push: Some(push), ..Default::default() }.encode_to_vec();
-        assert_eq!(read_protobuf(&message), self::publication("c", b"data"));
+        assert_eq!(read_protobuf(&message), numbered("c", b"data", 9));
     }
 
     #[test]
@@ -413,8 +541,39 @@ mod tests {
             assert_eq!(all(Encoding::Protobuf, &frame[..length]), [Message::Unreadable], "length {length}");
         }
         for text in ["", "[]", "nonsense", r#"{"push":{"channel":"c","pub":{"data":"#, r#"{"id":0}"#] {
-            assert_eq!(read_json(text.as_bytes(), 3), Message::Unreadable, "{text}");
+            assert_eq!(read_json(text.as_bytes(), |_| 3), Message::Unreadable, "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_with_a_history_tells_its_position_and_what_was_missed_in_both_encodings() {
+        let frame = br#"{"id":2,"subscribe":{"recoverable":true,"epoch":"e1","publications":[{"data":{"a":1},"offset":7}],"recovered":true,"offset":7,"positioned":true,"was_recovering":true}}"#;
+        let position = Position { offset: 7, epoch: "e1".to_owned() };
+        let publications = vec![(br#"{"a":1}"#.to_vec(), 7)];
+        let subscribed = Box::new(Subscribed { position, recovered: true, publications });
+        let expected = Message::Subscribed { id: 2, subscribed };
+        assert_eq!(read_json(frame, |_| 3), expected);
+        let missed = client::Publication { data: r#"{"a":1}"#.into(), offset: 7, ..Default::default() };
+        let subscribe = client::SubscribeResult {
+            epoch: "e1".to_owned(),
+            offset: 7,
+            recovered: true,
+            publications: vec![missed],
+            ..Default::default()
+        };
+        let reply = client::Reply { id: 2, subscribe: Some(subscribe), ..Default::default() };
+        assert_eq!(read_protobuf(&reply.encode_to_vec()), expected);
+    }
+
+    #[test]
+    fn a_subscription_asks_for_what_came_after_its_position() {
+        let position = Position { offset: 4, epoch: "e".to_owned() };
+        let mut frame = Vec::new();
+        let command = Command::Subscribe { channel: "c", recovery: Recovery::After(&position) };
+        write_command(&mut frame, Encoding::Json, 2, command);
+        let expected =
+            r#"{"id":2,"subscribe":{"channel":"c","recoverable":true,"recover":true,"offset":4,"epoch":"e"}}"#;
+        assert_eq!(String::from_utf8_lossy(&frame), expected);
     }
 
     #[test]

@@ -178,12 +178,20 @@ impl WebSocketWire {
         let mut closed = None;
         let encoding = self.encoding;
         let read = self.frames.read(bytes, |incoming| match incoming {
-            Incoming::Message(frame) => centrifuge::read_frame(encoding, frame, 0, |message| match message {
-                Message::Answer { id, wants_pong, error } => replies.push((id, wants_pong, error)),
-                Message::Ping => replies.push((0, false, None)),
-                Message::Unreadable => closed = Some("unreadable message".to_owned()),
-                Message::Publication { .. } | Message::Unsubscribed { .. } | Message::Other => {}
-            }),
+            Incoming::Message(frame) => centrifuge::read_frame(
+                encoding,
+                frame,
+                |_| 0,
+                |message| match message {
+                    Message::Answer { id, wants_pong, error } => replies.push((id, wants_pong, error)),
+                    Message::Ping => replies.push((0, false, None)),
+                    Message::Unreadable => closed = Some("unreadable message".to_owned()),
+                    Message::Publication { .. }
+                    | Message::Subscribed { .. }
+                    | Message::Unsubscribed { .. }
+                    | Message::Other => {}
+                },
+            ),
             Incoming::Ping(payload) => pongs.push(payload.to_vec()),
             Incoming::Close(code, reason) => closed = Some(format!("closed by the server: {code:?} {reason}")),
         });
