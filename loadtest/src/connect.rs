@@ -15,7 +15,8 @@ use crate::websocket::Handshake;
 /// default), because other programs use ports too.
 const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 
-/// What the kernel may keep for a client that does not read: little, so that the server notices soon.
+/// What the kernel may keep for a client that reads slowly: little, so that the server notices soon. A half-open client has
+/// the usual buffer: behind a full one it could never see that the server has ended it.
 const SLOW_RECEIVE_BUFFER_BYTES: u32 = 4 << 10;
 
 /// Opens the WebSocket of subscriber `index` and returns it with what the server sent behind its response.
@@ -27,7 +28,7 @@ pub async fn open_websocket(fleet: &Fleet, index: u32) -> anyhow::Result<(TcpStr
     let Endpoint { address, .. } = fleet.endpoint;
     let endpoint = &fleet.endpoint;
     let subprotocol = fleet.encoding.subprotocol();
-    let little = (fleet.role(index) != Role::Reader).then_some(SLOW_RECEIVE_BUFFER_BYTES);
+    let little = (fleet.role(index) == Role::SlowReader).then_some(SLOW_RECEIVE_BUFFER_BYTES);
     let opening = open(address, source_of(address, index), little);
     let mut stream = opening.await.with_context(|| format!("connecting to {address}"))?;
     let handshake = Handshake::new();

@@ -59,7 +59,8 @@ impl LatencyHistogram {
 
     /// Forgets all values and keeps the memory.
     pub fn clear(&mut self) {
-        self.values.clear();
+        // `clear` of the library keeps the largest value.
+        self.values.reset();
     }
 
     /// Points of the percentile curve, at most 49: percentile (0 to 100) and nanoseconds, closer together towards 100,
@@ -147,6 +148,17 @@ mod tests {
         let curve = values.curve();
         assert!(curve.is_sorted_by_key(|&(_, value)| value) && curve.len() == 18, "{curve:?}");
         assert_eq!(curve.last().map(|&(percentile, _)| percentile), Some(100.0));
+    }
+
+    #[test]
+    fn a_cleared_histogram_has_forgotten_its_largest_value() {
+        let mut values = LatencyHistogram::new();
+        values.record(5_000_000_000);
+        values.clear();
+        values.record(1_000_000);
+        let mut all = LatencyHistogram::new();
+        all.merge(&values);
+        assert!(all.summary().max_ns < 1_100_000 && values.summary().max_ns < 1_100_000);
     }
 
     #[test]

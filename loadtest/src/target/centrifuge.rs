@@ -159,19 +159,69 @@ fn write_protobuf(out: &mut Vec<u8>, id: u32, command: Command<'_>) {
 
 /// The message that carries a publication to a subscriber, as a server sends it; for reference servers.
 pub fn write_publication(out: &mut Vec<u8>, encoding: Encoding, channel: &str, data: &[u8]) {
+    write_numbered(out, encoding, channel, data, None);
+}
+
+/// The same with its place in the history of the channel.
+pub fn write_numbered(out: &mut Vec<u8>, encoding: Encoding, channel: &str, data: &[u8], offset: Option<u64>) {
     match encoding {
         Encoding::Json => {
-            out.extend_from_slice(format!(r#"{{"push":{{"channel":"{channel}","pub":{{"data":"#).as_bytes());
-            out.extend_from_slice(data);
-            out.extend_from_slice(b"}}}");
+            out.extend_from_slice(format!(r#"{{"push":{{"channel":"{channel}","pub":"#).as_bytes());
+            write_json_publication(out, data, offset);
+            out.extend_from_slice(b"}}");
         }
         Encoding::Protobuf => {
-            let publication = client::Publication { data: bytes::Bytes::copy_from_slice(data), ..Default::default() };
+            let publication = protobuf_publication_of(data, offset);
             let push = client::Push { channel: channel.to_owned(), r#pub: Some(publication), ..Default::default() };
             let reply = client::Reply { push: Some(push), ..Default::default() };
             reply.encode_length_delimited(out).expect("a vector has room");
         }
     }
+}
+
+/// The answer to a subscription of a channel with a history; for reference servers.
+pub fn write_subscribed(out: &mut Vec<u8>, encoding: Encoding, id: u32, subscribed: &Subscribed) {
+    let Subscribed { position: Position { offset, epoch }, recovered, publications } = subscribed;
+    match encoding {
+        Encoding::Json => {
+            let head = format!(r#"{{"id":{id},"subscribe":{{"recoverable":true,"epoch":"{epoch}","publications":["#);
+            out.extend_from_slice(head.as_bytes());
+            for (index, (data, offset)) in publications.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_json_publication(out, data, Some(*offset));
+            }
+            out.extend_from_slice(format!(r#"],"recovered":{recovered},"offset":{offset}}}}}"#).as_bytes());
+        }
+        Encoding::Protobuf => {
+            let publications = publications.iter().map(|(data, offset)| protobuf_publication_of(data, Some(*offset)));
+            let subscribe = client::SubscribeResult {
+                recoverable: true,
+                epoch: epoch.clone(),
+                offset: *offset,
+                recovered: *recovered,
+                publications: publications.collect(),
+                ..Default::default()
+            };
+            let reply = client::Reply { id, subscribe: Some(subscribe), ..Default::default() };
+            reply.encode_length_delimited(out).expect("a vector has room");
+        }
+    }
+}
+
+fn write_json_publication(out: &mut Vec<u8>, data: &[u8], offset: Option<u64>) {
+    out.extend_from_slice(b"{\"data\":");
+    out.extend_from_slice(data);
+    if let Some(offset) = offset {
+        out.extend_from_slice(format!(r#","offset":{offset}"#).as_bytes());
+    }
+    out.push(b'}');
+}
+
+fn protobuf_publication_of(data: &[u8], offset: Option<u64>) -> client::Publication {
+    let data = bytes::Bytes::copy_from_slice(data);
+    client::Publication { data, offset: offset.unwrap_or(0), ..Default::default() }
 }
 
 // === messages in ===
