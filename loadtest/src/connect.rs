@@ -27,7 +27,7 @@ const SLOW_RECEIVE_BUFFER_BYTES: u32 = 4 << 10;
 pub async fn open_websocket(fleet: &Fleet, index: u32) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let Endpoint { address, .. } = fleet.endpoint;
     let endpoint = &fleet.endpoint;
-    let subprotocol = fleet.encoding.subprotocol();
+    let subprotocol = fleet.speech.subprotocol();
     let little = (fleet.role(index) == Role::SlowReader).then_some(SLOW_RECEIVE_BUFFER_BYTES);
     let opening = open(address, source_of(address, index), little);
     let mut stream = opening.await.with_context(|| format!("connecting to {address}"))?;

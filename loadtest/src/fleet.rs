@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::clock::RunClock;
 use crate::payload::PayloadFormat;
 use crate::target::Endpoint;
-use crate::target::centrifuge::Encoding;
+use crate::target::speech::Speech;
 
 /// A description of subscribers: where they go, what they subscribe to, how they check what comes.
 #[derive(Clone, Debug)]
@@ -19,8 +19,6 @@ pub struct Fleet {
     pub endpoint: Endpoint,
     /// What is spoken there.
     pub speech: Speech,
-    /// Encoding of the client protocol.
-    pub encoding: Encoding,
     /// Who the clients say they are.
     pub tokens: Tokens,
     /// How many subscribers.
@@ -66,15 +64,6 @@ pub enum Role {
     SlowReader,
     /// Neither reads nor answers, and does not close.
     HalfOpen,
-}
-
-/// What a subscriber says before publications come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
-    /// The client protocol: connect, then subscribe.
-    Centrifuge,
-    /// Nothing: the reference server sends to whoever completed the handshake.
-    Silence,
 }
 
 impl Fleet {
@@ -219,12 +208,12 @@ impl std::fmt::Debug for Tokens {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::target::centrifuge::Encoding;
 
     pub(crate) fn fleet(subscribers: u32, subscriptions: u32, channels: u32) -> Fleet {
         Fleet {
             endpoint: Endpoint::parse("ws://127.0.0.1:1", "ws", "/").expect("sound"),
-            speech: Speech::Centrifuge,
-            encoding: Encoding::Json,
+            speech: Speech::Centrifuge(Encoding::Json),
             tokens: Tokens::Anonymous,
             subscribers,
             subscriptions,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{RunOptions, ServerOptions, Shape, Sizes, fleet, open_lanes, tell_subscribing};
 use crate::audit::{FaultKind, Findings, StreamLedger};
-use crate::fleet::{Fleet, Speech};
+use crate::fleet::Fleet;
 use crate::interrupt::Interrupt;
 use crate::latency::LatencySummary;
 use crate::payload::Stamp;
@@ -24,6 +24,7 @@ use crate::report::{Measured, Table, Verdict};
 use crate::target::Endpoint;
 use crate::target::centrifuge::write_publication;
 use crate::target::lane::Via;
+use crate::target::speech::Speech;
 use crate::websocket::write_frame;
 
 /// Longest wait for one message to reach everybody.
@@ -141,10 +142,13 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let target = options.server.publish_target(options.publish_via)?;
     // A wrong key shows before the connections are opened.
     drop(open_lanes(&target, &options.run, &description, 1)?);
+    let Speech::Centrifuge(encoding) = description.speech else {
+        bail!("the reference server speaks the client protocol only: --protocol must be json or protobuf");
+    };
     let reference = ReferenceServer::spawn()?;
     let silent = Fleet {
         endpoint: Endpoint::parse(reference.url(), "ws", "/")?,
-        speech: Speech::Silence,
+        speech: Speech::Silence(encoding),
         ..description.clone()
     };
     let reference_probe = ProcessProbe::new(reference.pid())?;
@@ -273,10 +277,11 @@ impl Side {
             match &mut self.sender {
                 Sender::Server(lane) => lane.publish_and_wait(channel, &payload, options.run.connect_timeout)?,
                 Sender::Reference(reference) => {
+                    let Speech::Silence(encoding) = self.fleet.speech else { bail!("another protocol") };
                     message.clear();
                     frame.clear();
-                    write_publication(&mut message, self.fleet.encoding, channel, &payload);
-                    write_frame(&mut frame, self.fleet.encoding.frame_kind(), &message, None);
+                    write_publication(&mut message, encoding, channel, &payload);
+                    write_frame(&mut frame, encoding.frame_kind(), &message, None);
                     reference.write_to_all(&frame)?;
                 }
             }

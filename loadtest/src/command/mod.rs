@@ -21,7 +21,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::clock::RunClock;
-use crate::fleet::{ChannelNames, Fleet, Speech, Tokens};
+use crate::fleet::{ChannelNames, Fleet, Tokens};
 use crate::payload::{CHANNEL_LIMIT, MINIMUM_BYTES, PayloadFormat};
 use crate::process::{ProcessProbe, raise_descriptor_limit};
 use crate::publish::{Lane, PublishTarget};
@@ -30,6 +30,7 @@ use crate::schedule::streams_per_channel;
 use crate::target::Endpoint;
 use crate::target::centrifuge::Encoding;
 use crate::target::lane::Via;
+use crate::target::speech::Speech;
 
 /// Largest message that is published: larger ones are no load test of messaging.
 const MAXIMUM_BYTES: usize = 16 << 20;
@@ -43,7 +44,7 @@ pub const FULL_CORE: f64 = 0.9;
 /// Where the server is and how to be let in.
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
-    /// WebSocket endpoint of subscribers [path: /connection/websocket]
+    /// WebSocket endpoint of subscribers [path: that of the protocol, /connection/websocket]
     #[arg(long, default_value = "ws://127.0.0.1:8000", value_name = "URL")]
     pub url: String,
     /// HTTP API for publishing [default: /api on the host of --url]
@@ -55,9 +56,9 @@ pub struct ServerOptions {
     /// Key of the HTTP and gRPC API
     #[arg(long, default_value = "", hide_default_value = true, value_name = "KEY")]
     pub api_key: String,
-    /// Encoding of the client protocol
+    /// What is spoken on the WebSocket
     #[arg(long, value_enum, default_value = "json")]
-    pub protocol: Encoding,
+    pub protocol: Protocol,
     /// Signs a token per subscriber (HS256) with this secret
     #[arg(long, value_name = "SECRET")]
     pub token_secret: Option<String>,
@@ -67,6 +68,39 @@ pub struct ServerOptions {
     /// Process of the server, to measure its processor time and memory
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+}
+
+/// What is spoken on the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Protocol {
+    /// Centrifuge client protocol in JSON
+    Json,
+    /// Centrifuge client protocol in Protobuf
+    Protobuf,
+    /// Socket.IO with the events `subscribe` and `publish` (acknowledged) and `message`
+    SocketIo,
+    /// A server that sends every message it gets to everybody
+    Plain,
+}
+
+impl Protocol {
+    fn speech(self) -> Speech {
+        match self {
+            Protocol::Json => Speech::Centrifuge(Encoding::Json),
+            Protocol::Protobuf => Speech::Centrifuge(Encoding::Protobuf),
+            Protocol::SocketIo => Speech::SocketIo,
+            Protocol::Plain => Speech::Plain,
+        }
+    }
+
+    /// Path of the WebSocket where the URL has none.
+    fn path(self) -> &'static str {
+        match self {
+            Protocol::Json | Protocol::Protobuf => "/connection/websocket",
+            Protocol::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Protocol::Plain => "/",
+        }
+    }
 }
 
 /// How a run is made, whatever it measures.
@@ -181,7 +215,7 @@ impl ServerOptions {
     ///
     /// When an address is wrong or a token cannot be signed.
     pub fn publish_target(&self, via: Via) -> anyhow::Result<PublishTarget> {
-        let subscribers = Endpoint::parse(&self.url, "ws", "/connection/websocket")?;
+        let subscribers = Endpoint::parse(&self.url, "ws", self.protocol.path())?;
         let endpoint = match via {
             Via::Websocket => subscribers,
             Via::Http => match &self.api_url {
@@ -198,7 +232,7 @@ impl ServerOptions {
         };
         let tokens = Tokens::new(self.token_secret.as_deref(), self.token.as_deref());
         let token = tokens.token("loadtest-publisher")?;
-        Ok(PublishTarget { via, endpoint, key: self.api_key.clone(), token, encoding: self.protocol })
+        Ok(PublishTarget { via, endpoint, key: self.api_key.clone(), token, speech: self.protocol.speech() })
     }
 }
 
@@ -221,6 +255,10 @@ pub fn fleet(server: &ServerOptions, options: &RunOptions, seed: u64, shape: Sha
     ensure!((0.0..=1.0).contains(&options.compressible), "--compressible must be from 0 to 1");
     ensure!(options.threads > 0, "--threads must be at least 1");
     ensure!(options.connect_concurrency > 0, "--connect-concurrency must be at least 1");
+    ensure!(
+        server.protocol != Protocol::Plain || channels == 1,
+        "a plain server has one channel: --channels must be 1"
+    );
     let descriptors = raise_descriptor_limit();
     let wanted = u64::from(subscribers) + u64::from(lanes) + OTHER_DESCRIPTORS;
     if wanted > descriptors {
@@ -234,9 +272,8 @@ pub fn fleet(server: &ServerOptions, options: &RunOptions, seed: u64, shape: Sha
     let sound = prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     ensure!(sound, "--channel-prefix may hold printable ASCII without quotes and backslashes");
     Ok(Fleet {
-        endpoint: Endpoint::parse(&server.url, "ws", "/connection/websocket")?,
-        speech: Speech::Centrifuge,
-        encoding: server.protocol,
+        endpoint: Endpoint::parse(&server.url, "ws", server.protocol.path())?,
+        speech: server.protocol.speech(),
         tokens: Tokens::new(server.token_secret.as_deref(), server.token.as_deref()),
         subscribers,
         subscriptions,

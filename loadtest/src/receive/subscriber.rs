@@ -10,7 +10,7 @@ use crate::audit::{Arrival, Fault, FaultKind, Findings, StreamAudit};
 use crate::fleet::{Fleet, Role};
 use crate::latency::LatencyHistogram;
 use crate::payload::Alteration;
-use crate::target::centrifuge::{self, CONNECT_ID, Command, Message, Position, Recovery, Subscribed};
+use crate::target::centrifuge::{CONNECT_ID, Command, Message, Position, Recovery, Subscribed};
 use crate::websocket::{self, FrameReader};
 
 /// Subscribe commands are packed into frames of about this size, well under the 65,536 bytes servers allow.
@@ -53,8 +53,8 @@ pub(super) struct Subscriber {
 }
 
 /// ```text
-/// Opening -> Connecting -> Subscribing -> Live      Centrifuge
-/// Opening ------------------------------> Live      silence
+/// Opening -> Connecting -> Subscribing -> Live      Centrifuge, Socket.IO
+/// Opening ------------------------------> Live      plain, silence
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -108,10 +108,14 @@ impl Subscriber {
         audits.for_each(|audit| audit.returned(now_ns, complete));
     }
 
-    pub(super) fn send(&mut self, fleet: &Fleet, write: impl FnOnce(&mut Vec<u8>, centrifuge::Encoding)) {
-        let mut command = Vec::new();
-        write(&mut command, fleet.encoding);
-        websocket::write_frame(&mut self.output, fleet.encoding.frame_kind(), &command, Some(rand::random()));
+    pub(super) fn send(&mut self, fleet: &Fleet, id: u32, command: Command<'_>) {
+        let mut packet = Vec::new();
+        fleet.speech.write(&mut packet, id, command);
+        self.send_packet(fleet, &packet);
+    }
+
+    fn send_packet(&mut self, fleet: &Fleet, packet: &[u8]) {
+        websocket::write_frame(&mut self.output, fleet.speech.frame_kind(), packet, Some(rand::random()));
     }
 
     pub(super) fn go_live(&mut self, shared: &Shared) {
@@ -131,9 +135,7 @@ impl Subscriber {
         match (message, self.stage) {
             (Message::Ping, _) => {
                 if self.pongs {
-                    self.send(fleet, |command, encoding| {
-                        centrifuge::write_command(command, encoding, 0, Command::Pong);
-                    });
+                    self.send(fleet, 0, Command::Pong);
                 }
                 Ok(())
             }
@@ -203,7 +205,7 @@ impl Subscriber {
     }
 
     fn subscribe(&mut self, fleet: &Fleet) {
-        let mut frame = Vec::new();
+        let (mut frame, mut output) = (Vec::new(), Vec::new());
         for (place, (id, channel)) in (CONNECT_ID + 1..).zip(fleet.channels_of(self.index)).enumerate() {
             let channel = fleet.channels.name(channel);
             let recovery = match self.positions.get(place) {
@@ -212,13 +214,15 @@ impl Subscriber {
                 Some(Some(position)) => Recovery::After(position),
             };
             let command = Command::Subscribe { channel, recovery };
-            centrifuge::write_command(&mut frame, fleet.encoding, id, command);
-            if frame.len() > COMMAND_FRAME_BYTES {
-                self.send(fleet, |command, _| *command = std::mem::take(&mut frame));
+            fleet.speech.write(&mut frame, id, command);
+            if frame.len() > COMMAND_FRAME_BYTES || !fleet.speech.packs_commands() {
+                websocket::write_frame(&mut output, fleet.speech.frame_kind(), &frame, Some(rand::random()));
+                frame.clear();
             }
         }
+        self.output.append(&mut output);
         if !frame.is_empty() {
-            self.send(fleet, |command, _| *command = frame);
+            self.send_packet(fleet, &frame);
         }
     }
 }

@@ -20,9 +20,9 @@ use super::subscriber::{Checks, Stage, Subscriber};
 use crate::audit::{Findings, StreamAudit};
 use crate::clock::nanoseconds;
 use crate::connect::open_websocket;
-use crate::fleet::{Fleet, Role, Speech};
+use crate::fleet::{Fleet, Role};
 use crate::latency::LatencyHistogram;
-use crate::target::centrifuge::{self, CONNECT_ID, Command, Message};
+use crate::target::centrifuge::{CONNECT_ID, Command, Message};
 use crate::websocket::{self, Incoming, Kind};
 
 /// What a thread reads at once. Connections keep nothing of it unless a frame is incomplete.
@@ -251,16 +251,17 @@ impl ThreadState {
     /// The WebSocket is open; `received` came with the server's handshake.
     fn begin(&mut self, slot: usize, received: &[u8]) -> Result<(), String> {
         let subscriber = &mut self.subscribers[slot];
-        match self.fleet.speech {
-            Speech::Silence => subscriber.go_live(&self.shared),
-            Speech::Centrifuge => {
-                subscriber.stage = Stage::Connecting;
-                let token = self.fleet.tokens.token(&format!("loadtest-{}", subscriber.index));
-                let token = token.map_err(|error| format!("{error:#}"))?;
-                subscriber.send(&self.fleet, |command, encoding| {
-                    centrifuge::write_command(command, encoding, CONNECT_ID, Command::Connect { token: &token });
-                });
-            }
+        if self.fleet.speech.introduces_itself() {
+            subscriber.stage = Stage::Connecting;
+            let token = self.fleet.tokens.token(&format!("loadtest-{}", subscriber.index));
+            let token = token.map_err(|error| format!("{error:#}"))?;
+            subscriber.send(&self.fleet, CONNECT_ID, Command::Connect { token: &token });
+        } else {
+            // Nobody confirms anything: from here on everything is owed.
+            let now_ns = self.fleet.clock.now_ns();
+            (0..self.fleet.subscriptions as usize)
+                .for_each(|place| subscriber.subscription_returned(&self.fleet, place, now_ns, false));
+            subscriber.go_live(&self.shared);
         }
         if received.len() > self.buffer.len() {
             return Err("too much at once after the handshake".to_owned());
@@ -379,10 +380,12 @@ impl ThreadState {
         let read = frames.read(&buffer[..length], |incoming| match incoming {
             Incoming::Message(frame) => {
                 let bytes = |beginning: &[u8]| fleet.format.expected_bytes(beginning);
-                centrifuge::read_frame(fleet.encoding, frame, bytes, |message| {
+                fleet.speech.read(frame, bytes, |message| {
                     let handled = match message {
                         Message::Publication { channel, data, offset } => {
-                            checks.publication(fleet, subscriber, &channel, data, offset, now_ns);
+                            // Where there are no channels, all is one.
+                            let channel = if channel.is_empty() { fleet.channels.name(0) } else { &channel };
+                            checks.publication(fleet, subscriber, channel, data, offset, now_ns);
                             Ok(())
                         }
                         other => subscriber.handle(fleet, shared, checks, other),
@@ -450,6 +453,8 @@ mod tests {
     use crate::audit::FaultKind;
 
     use crate::payload::{PayloadFormat, Stamp};
+    use crate::target::centrifuge::{Encoding, write_publication};
+    use crate::target::speech::Speech;
     use crate::websocket::write_frame;
 
     const STAMP: Stamp = Stamp { channel: 1, stream: 0, seq: 0, due_ns: 0 };
@@ -457,7 +462,7 @@ mod tests {
     /// A thread whose one subscriber is live on channel 1 of three.
     fn live_on_channel_1() -> ThreadState {
         let mut fleet = crate::fleet::tests::fleet(2, 1, 3);
-        fleet.speech = Speech::Silence;
+        fleet.speech = Speech::Silence(Encoding::Json);
         fleet.threads = 2;
         let mut state = ThreadState::new(Arc::new(Shared::default()), Arc::new(fleet), 1);
         assert_eq!(state.subscribers.len(), 1);
@@ -468,7 +473,7 @@ mod tests {
     fn deliver(state: &mut ThreadState, channel: &str, format: &PayloadFormat, stamp: Stamp) {
         let (mut payload, mut message, mut frame) = (Vec::new(), Vec::new(), Vec::new());
         format.write(stamp, &mut payload);
-        centrifuge::write_publication(&mut message, state.fleet.encoding, channel, &payload);
+        write_publication(&mut message, Encoding::Json, channel, &payload);
         write_frame(&mut frame, Kind::Text, &message, None);
         state.buffer[..frame.len()].copy_from_slice(&frame);
         state.handle(0, frame.len()).expect("the connection goes on");
