@@ -126,6 +126,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_description_for_users_names_every_figure() {
+        let readme = include_str!("../README.md");
+        let words = METRICS.iter().map(|metric| metric.name).chain(LATENCIES.iter().map(|(of, _)| *of));
+        let missing: Vec<&str> = words.chain(QUANTILES.iter().copied()).filter(|word| !readme.contains(word)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
     fn every_name_has_a_unit_and_strangers_have_none() {
         assert!(names().all(|name| unit_of(&name).is_some()));
         assert_eq!(unit_of("p99_deliver@storm"), Some(Unit::Time));
