@@ -289,8 +289,15 @@ pub fn read_frame<'a>(
 ) {
     match encoding {
         Encoding::Json => {
-            for line in frame.split(|&byte| byte == b'\n') {
-                visit(read_json(line, payload_bytes));
+            let mut rest = Some(frame);
+            while let Some(frame) = rest {
+                // Data of known length is stepped over, not searched for the end of its line.
+                let (message, length) = json_publication(frame, payload_bytes).unwrap_or_else(|| {
+                    let length = line_length(frame);
+                    (read_json_slowly(&frame[..length]), length)
+                });
+                visit(message);
+                rest = frame.get(length + 1..);
             }
         }
         Encoding::Protobuf => {
@@ -306,34 +313,41 @@ pub fn read_frame<'a>(
 
 /// Reads one JSON message.
 pub fn read_json(message: &[u8], payload_bytes: impl Fn(&[u8]) -> usize) -> Message<'_> {
-    if message == b"{}" {
-        return Message::Ping;
+    match json_publication(message, payload_bytes) {
+        Some((publication, length)) if length == message.len() => publication,
+        Some(_) | None => read_json_slowly(message),
     }
-    json_publication(message, payload_bytes).unwrap_or_else(|| read_any_json(message))
 }
 
-/// The one form in which servers send publications of known length:
-/// `{"push":{"channel":"C","pub":{"data":D` followed by `}` or `,`.
-fn json_publication(message: &[u8], payload_bytes: impl Fn(&[u8]) -> usize) -> Option<Message<'_>> {
+fn read_json_slowly(message: &[u8]) -> Message<'_> {
+    if message == b"{}" { Message::Ping } else { read_any_json(message) }
+}
+
+/// The length of the first line, without its end.
+fn line_length(text: &[u8]) -> usize {
+    text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len())
+}
+
+/// The one form in which servers send publications of known length: `{"push":{"channel":"C","pub":{"data":D`, then
+/// perhaps the publisher's description, then perhaps the offset, then `}}}`. Also returns the length of the message, which
+/// is the first line of what is given.
+fn json_publication(message: &[u8], payload_bytes: impl Fn(&[u8]) -> usize) -> Option<(Message<'_>, usize)> {
+    const OFFSET: &[u8] = br#","offset":"#;
     let rest = message.strip_prefix(br#"{"push":{"channel":""#)?;
     let quote = rest.iter().position(|&byte| byte == b'"' || byte == b'\\')?;
     let (channel, rest) = rest.split_at(quote);
     let rest = rest.strip_prefix(br#"","pub":{"data":"#)?;
     let (data, rest) = rest.split_at_checked(payload_bytes(rest))?;
-    let ends_here = matches!(rest.first(), Some(b'}' | b',')) && data.ends_with(b"\"}");
+    let length = message.len() - rest.len() + line_length(rest);
+    let tail = rest[..line_length(rest)].strip_suffix(b"}}}")?;
+    let ends_here = matches!(tail.first(), None | Some(b',')) && data.ends_with(b"\"}");
     let channel = str::from_utf8(channel).ok().filter(|_| ends_here)?;
-    // Behind the data may come the publisher's description, then the offset, then rarer things: where the offset is not
-    // the last one, the slow way finds it.
-    const OFFSET: &[u8] = br#","offset":"#;
-    let offset = match rest.windows(OFFSET.len()).rposition(|window| window == OFFSET) {
-        Some(at) => {
-            let rest = &rest[at + OFFSET.len()..];
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            Some(str::from_utf8(&rest[..digits]).ok()?.parse().ok().filter(|_| &rest[digits..] == b"}}}")?)
-        }
+    // Where the offset is not the last field, the slow way finds it.
+    let offset = match tail.windows(OFFSET.len()).rposition(|window| window == OFFSET) {
+        Some(at) => Some(str::from_utf8(&tail[at + OFFSET.len()..]).ok()?.parse().ok()?),
         None => None,
     };
-    Some(Message::Publication { channel: Cow::Borrowed(channel), data, offset })
+    Some((Message::Publication { channel: Cow::Borrowed(channel), data, offset }, length))
 }
 
 #[derive(Deserialize)]
@@ -550,6 +564,19 @@ mod tests {
             b"{\"id\":1,\"connect\":{\"client\":\"x\",\"ping\":25,\"pong\":true}}\n{}\n{\"id\":2,\"subscribe\":{}}";
         let answer = |id, wants_pong| Message::Answer { id, wants_pong, error: None };
         assert_eq!(all(Encoding::Json, frame), [answer(1, true), Message::Ping, answer(2, false)]);
+    }
+
+    #[test]
+    fn publications_that_share_a_frame_are_read_one_by_one() {
+        let first = r#"{"push":{"channel":"c","pub":{"data":{"a":"first"}}}}"#;
+        let second = r#"{"push":{"channel":"d","pub":{"data":{"a":"secon"},"offset":8}}}"#;
+        let frame = format!("{first}\n{{}}\n{second}");
+        let expected = [publication("c", br#"{"a":"first"}"#), Message::Ping, numbered("d", br#"{"a":"secon"}"#, 8)];
+        for length in [13, 12] {
+            let mut messages = Vec::new();
+            read_frame(Encoding::Json, frame.as_bytes(), |_| length, |message| messages.push(message));
+            assert_eq!(messages, expected, "told {length}");
+        }
     }
 
     #[test]
