@@ -143,8 +143,23 @@ pub struct StreamAudit {
     missing: Option<Box<Missing>>,
 }
 
-/// Skipped sequence numbers: start to end (exclusive) of each gap.
-type Missing = BTreeMap<u64, u64>;
+#[derive(Clone, Debug, Default)]
+struct Missing {
+    /// Skipped sequence numbers: start to end (exclusive) of each gap.
+    gaps: BTreeMap<u64, u64>,
+    /// Times in which the subscriber was not there, in order.
+    absences: Vec<Absence>,
+}
+
+/// A time in which a subscriber was cut off on purpose: what it missed then is not lost.
+///
+/// It begins at the first message that had not arrived when the connection was closed, and ends when the server had
+/// confirmed the new subscription: a message that was due later was also sent later, so the server owes it.
+#[derive(Clone, Copy, Debug)]
+struct Absence {
+    from_seq: u64,
+    until_ns: u64,
+}
 
 impl StreamAudit {
     /// Records the arrival of `seq` and says what it was.
@@ -154,20 +169,52 @@ impl StreamAudit {
             return Arrival::InOrder;
         }
         if seq > self.next {
-            self.missing.get_or_insert_default().insert(self.next, seq);
+            self.missing.get_or_insert_default().gaps.insert(self.next, seq);
             self.next = seq + 1;
             return Arrival::InOrder;
         }
         if self.take_missing(seq) { Arrival::Reordered } else { Arrival::Duplicated }
     }
 
-    /// Compares with what was published; `visit` gets each fault's kind and sequence number.
-    pub fn finish(&self, ledger: &StreamLedger, mut visit: impl FnMut(FaultKind, u64)) {
-        let skipped = self.missing.iter().flat_map(|gaps| gaps.iter().map(|(&start, &end)| start..end));
+    /// The connection was cut on purpose: from here on, nothing is owed until [`StreamAudit::returned`].
+    pub fn left(&mut self) {
+        let absence = Absence { from_seq: self.next, until_ns: u64::MAX };
+        self.missing.get_or_insert_default().absences.push(absence);
+    }
+
+    /// The subscriber is back since `now_ns`. With `complete`, the server said that it sends everything missed meanwhile,
+    /// and is held to it.
+    pub fn returned(&mut self, now_ns: u64, complete: bool) {
+        let Some(missing) = &mut self.missing else { return };
+        let open = missing.absences.last_mut().filter(|absence| absence.until_ns == u64::MAX);
+        if let Some(absence) = open {
+            absence.until_ns = if complete { 0 } else { now_ns };
+        }
+    }
+
+    /// Compares with what was published; `visit` gets each fault's kind and sequence number. `due_ns` says when a message
+    /// of this stream was due, and is asked only about what was missed by a subscriber that was away. Returns how many
+    /// messages were missed that way.
+    pub fn finish(
+        &self,
+        ledger: &StreamLedger,
+        due_ns: impl Fn(u64) -> u64,
+        mut visit: impl FnMut(FaultKind, u64),
+    ) -> u64 {
+        let mut away = 0;
+        let absences = self.missing.as_deref().map_or(&[][..], |missing| &missing.absences);
+        let was_away = |seq| absences.iter().any(|absence| absence.from_seq <= seq && due_ns(seq) < absence.until_ns);
+        let gaps = self.missing.iter().flat_map(|missing| &missing.gaps);
+        let skipped = gaps.map(|(&start, &end)| start..end);
         let excused = |seq| ledger.refused.binary_search(&seq).is_ok() || ledger.unanswered.binary_search(&seq).is_ok();
         for gap in skipped.chain(std::iter::once(self.next..ledger.sent)) {
             for seq in gap.start..gap.end.min(ledger.sent) {
-                if !excused(seq) {
+                if excused(seq) {
+                    continue;
+                }
+                if was_away(seq) {
+                    away += 1;
+                } else {
                     visit(FaultKind::Lost, seq);
                 }
             }
@@ -182,16 +229,18 @@ impl StreamAudit {
                 visit(FaultKind::Unexpected, seq);
             }
         }
+        away
     }
 
     fn has(&self, seq: u64) -> bool {
-        let in_gap = |gaps: &Missing| gaps.range(..=seq).next_back().is_some_and(|(_, &end)| seq < end);
+        let in_gap = |missing: &Missing| missing.gaps.range(..=seq).next_back().is_some_and(|(_, &end)| seq < end);
         seq < self.next && !self.missing.as_deref().is_some_and(in_gap)
     }
 
     /// Removes `seq` from the gaps; false when it was in none.
     fn take_missing(&mut self, seq: u64) -> bool {
-        let Some(gaps) = &mut self.missing else { return false };
+        let Some(missing) = &mut self.missing else { return false };
+        let gaps = &mut missing.gaps;
         let Some((&start, &end)) = gaps.range(..=seq).next_back() else { return false };
         if seq >= end {
             return false;
@@ -203,7 +252,7 @@ impl StreamAudit {
         if seq + 1 < end {
             gaps.insert(seq + 1, end);
         }
-        if gaps.is_empty() {
+        if gaps.is_empty() && missing.absences.is_empty() {
             self.missing = None;
         }
         true
@@ -218,7 +267,7 @@ mod tests {
         let mut audit = StreamAudit::default();
         let kinds = arrivals.iter().map(|&seq| audit.arrived(seq)).collect();
         let mut faults = Vec::new();
-        audit.finish(&ledger, |kind, seq| faults.push((kind, seq)));
+        audit.finish(&ledger, |seq| seq, |kind, seq| faults.push((kind, seq)));
         (kinds, faults)
     }
 
@@ -254,6 +303,35 @@ mod tests {
         let (kinds, faults) = outcome(&[0, 4, 2, 2, 1, 3], sent(5));
         assert_eq!(kinds, [InOrder, InOrder, Reordered, Duplicated, Reordered, Reordered]);
         assert_eq!(faults, []);
+    }
+
+    /// Message `seq` is due at `seq`: 0 and 1 arrive, the subscriber leaves, is back at time 5, and gets `then`.
+    fn absent_until_5(complete: bool, then: &[u64]) -> (u64, Vec<(FaultKind, u64)>) {
+        let mut audit = StreamAudit::default();
+        audit.arrived(0);
+        audit.arrived(1);
+        audit.left();
+        audit.returned(5, complete);
+        for &seq in then {
+            audit.arrived(seq);
+        }
+        let mut faults = Vec::new();
+        let away = audit.finish(&sent(8), |seq| seq, |kind, seq| faults.push((kind, seq)));
+        (away, faults)
+    }
+
+    #[test]
+    fn what_was_due_while_a_subscriber_was_away_is_not_lost_and_what_was_due_later_is() {
+        assert_eq!(absent_until_5(false, &[5, 6, 7]), (3, vec![]));
+        assert_eq!(absent_until_5(false, &[4, 5, 6, 7]), (2, vec![]));
+        assert_eq!(absent_until_5(false, &[6, 7]), (3, vec![(FaultKind::Lost, 5)]));
+        assert_eq!(absent_until_5(false, &[]).1.len(), 3);
+    }
+
+    #[test]
+    fn a_server_that_says_it_recovered_everything_is_held_to_it() {
+        assert_eq!(absent_until_5(true, &[2, 3, 4, 5, 6, 7]), (0, vec![]));
+        assert_eq!(absent_until_5(true, &[2, 4, 5, 6, 7]), (0, vec![(FaultKind::Lost, 3)]));
     }
 
     #[test]

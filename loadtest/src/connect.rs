@@ -7,6 +7,7 @@ use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::fleet::{Fleet, Role};
 use crate::target::Endpoint;
 use crate::websocket::Handshake;
 
@@ -14,19 +15,22 @@ use crate::websocket::Handshake;
 /// default), because other programs use ports too.
 const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 
+/// What the kernel may keep for a client that reads slowly: little, so that the server notices soon. A half-open client has
+/// the usual buffer: behind a full one it could never see that the server has ended it.
+const SLOW_RECEIVE_BUFFER_BYTES: u32 = 4 << 10;
+
 /// Opens the WebSocket of subscriber `index` and returns it with what the server sent behind its response.
 ///
 /// # Errors
 ///
 /// Says which step failed; dropping the future closes the socket.
-pub async fn open_websocket(
-    endpoint: &Endpoint,
-    subprotocol: Option<&str>,
-    index: u32,
-) -> anyhow::Result<(TcpStream, Vec<u8>)> {
-    let address = endpoint.address;
-    let mut stream =
-        open(address, source_of(address, index)).await.with_context(|| format!("connecting to {address}"))?;
+pub async fn open_websocket(fleet: &Fleet, index: u32) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+    let Endpoint { address, .. } = fleet.endpoint;
+    let endpoint = &fleet.endpoint;
+    let subprotocol = fleet.speech.subprotocol();
+    let little = (fleet.role(index) == Role::SlowReader).then_some(SLOW_RECEIVE_BUFFER_BYTES);
+    let opening = open(address, source_of(address, index), little);
+    let mut stream = opening.await.with_context(|| format!("connecting to {address}"))?;
     let handshake = Handshake::new();
     stream
         .write_all(&handshake.request(&endpoint.host, &endpoint.path, subprotocol))
@@ -43,8 +47,11 @@ pub async fn open_websocket(
     }
 }
 
-async fn open(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+async fn open(address: SocketAddr, source: Option<IpAddr>, receive_buffer: Option<u32>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;
     }

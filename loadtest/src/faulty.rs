@@ -4,11 +4,13 @@
 //! `connect`, `subscribe` and `publish`, JSON and Protobuf, and lets everybody do everything. A thread per connection,
 //! one lock around all channels: not made for load.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::str::FromStr;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -19,7 +21,8 @@ use starling_proto::client;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{self, Message, http::HeaderValue};
 
-use crate::target::centrifuge::{Encoding, write_publication};
+use crate::command::parse_duration;
+use crate::target::centrifuge::{Encoding, Position, Subscribed, write_numbered, write_subscribed};
 use crate::websocket::{Kind, write_frame};
 
 /// "One in so many", written `1/N`; counted, not drawn by lot, so that a test knows what to expect.
@@ -42,7 +45,7 @@ impl FromStr for OneIn {
 }
 
 /// Mistakes, each in one of so many deliveries.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Faults {
     /// Do not deliver
     #[arg(long, value_name = "1/N")]
@@ -59,6 +62,21 @@ pub struct Faults {
     /// Close the subscriber's connection with code 3008
     #[arg(long, value_name = "1/N")]
     pub disconnect: Option<OneIn>,
+    /// Do nothing for anybody for a while
+    #[arg(long, value_name = "1/N")]
+    pub stall: Option<OneIn>,
+    /// For how long
+    #[arg(long, default_value = "500ms", value_parser = parse_duration, value_name = "TIME")]
+    pub stall_for: Duration,
+    /// Deliver everything so much later
+    #[arg(long, default_value = "0s", value_parser = parse_duration, value_name = "TIME")]
+    pub delay: Duration,
+    /// Channels keep so many publications, and recover from them
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub history: usize,
+    /// Leave out one in so many recovered publications
+    #[arg(long, value_name = "1/N")]
+    pub drop_recovered: Option<OneIn>,
 }
 
 /// Runs the server until its standard input ends; prints its address as a line `ws://IP:PORT`.
@@ -69,7 +87,10 @@ pub struct Faults {
 pub fn serve(listen: SocketAddr, faults: Faults) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
     println!("ws://{}", listener.local_addr()?);
-    let hub = Arc::new(Hub { faults, state: Mutex::default() });
+    let (late, due) = channel();
+    let hub = Arc::new(Hub { faults, late: Mutex::new(late), state: Mutex::default() });
+    let deliverer = hub.clone();
+    std::thread::Builder::new().name("late".to_owned()).spawn(move || deliver_late(&deliverer, &due))?;
     let accept = move || {
         for stream in listener.incoming().flatten() {
             let hub = hub.clone();
@@ -86,13 +107,45 @@ pub fn serve(listen: SocketAddr, faults: Faults) -> anyhow::Result<()> {
 #[derive(Debug)]
 struct Hub {
     faults: Faults,
+    /// Deliveries that wait for their time. Not bounded: a test's worth of messages.
+    late: Mutex<Sender<Late>>,
     state: Mutex<HubState>,
 }
 
 #[derive(Debug, Default)]
 struct HubState {
-    channels: HashMap<String, Vec<Subscriber>>,
+    channels: HashMap<String, Channel>,
     deliveries: u64,
+    recovered: u64,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    subscribers: Vec<Subscriber>,
+    /// Number of the last publication.
+    offset: u64,
+    /// The last publications with their numbers.
+    history: VecDeque<(Vec<u8>, u64)>,
+}
+
+/// A delivery that is made late.
+#[derive(Debug)]
+struct Late {
+    due: Instant,
+    stream: TcpStream,
+    frame: Vec<u8>,
+}
+
+/// Writes late deliveries at their time; they all wait equally long, so they come in order.
+fn deliver_late(hub: &Hub, late: &Receiver<Late>) {
+    for Late { due, mut stream, frame } in late {
+        while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        // Nobody else writes meanwhile. Who is gone misses it.
+        let _state = hub.lock();
+        let _ = stream.write_all(&frame);
+    }
 }
 
 #[derive(Debug)]
@@ -107,7 +160,8 @@ struct Subscriber {
 #[derive(Debug)]
 enum Asked {
     Connect,
-    Subscribe(String),
+    /// Channel, and where in its history to go on from.
+    Subscribe(String, Option<u64>),
     Publish(String, Bytes),
     Pong,
 }
@@ -139,13 +193,22 @@ fn serve_client(hub: &Hub, stream: TcpStream) -> anyhow::Result<()> {
             match asked {
                 Asked::Connect => answer(&mut writer, encoding, id, Asked::Connect)?,
                 Asked::Pong => {}
-                Asked::Subscribe(channel) => {
-                    answer(&mut writer, encoding, id, Asked::Subscribe(String::new()))?;
+                Asked::Subscribe(channel, after) if hub.faults.history > 0 => {
+                    let subscribed = state.recover(hub.faults, &channel, after);
+                    let (mut message, mut frame) = (Vec::new(), Vec::new());
+                    write_subscribed(&mut message, encoding, id, &subscribed);
+                    write_frame(&mut frame, encoding.frame_kind(), &message, None);
+                    writer.write_all(&frame)?;
                     let subscriber = Subscriber { stream: writer.try_clone()?, encoding, held: None };
-                    state.channels.entry(channel).or_default().push(subscriber);
+                    state.channels.entry(channel).or_default().subscribers.push(subscriber);
+                }
+                Asked::Subscribe(channel, ..) => {
+                    answer(&mut writer, encoding, id, Asked::Subscribe(String::new(), None))?;
+                    let subscriber = Subscriber { stream: writer.try_clone()?, encoding, held: None };
+                    state.channels.entry(channel).or_default().subscribers.push(subscriber);
                 }
                 Asked::Publish(channel, data) => {
-                    state.publish(hub.faults, &channel, &data);
+                    state.publish(hub, &channel, &data);
                     answer(&mut writer, encoding, id, Asked::Publish(String::new(), Bytes::new()))?;
                 }
             }
@@ -160,18 +223,51 @@ impl Hub {
 }
 
 impl HubState {
-    fn publish(&mut self, faults: Faults, channel: &str, data: &[u8]) {
-        let HubState { channels, deliveries } = self;
-        let Some(subscribers) = channels.get_mut(channel) else { return };
-        subscribers.retain_mut(|subscriber| {
+    fn publish(&mut self, hub: &Hub, name: &str, data: &[u8]) {
+        let faults = hub.faults;
+        let HubState { channels, deliveries, .. } = self;
+        let channel = channels.entry(name.to_owned()).or_default();
+        channel.offset += 1;
+        if faults.history > 0 {
+            channel.history.push_back((data.to_vec(), channel.offset));
+            if channel.history.len() > faults.history {
+                channel.history.pop_front();
+            }
+        }
+        let offset = (faults.history > 0).then_some(channel.offset);
+        channel.subscribers.retain_mut(|subscriber| {
             *deliveries += 1;
-            subscriber.deliver(faults, *deliveries, channel, data).is_ok()
+            if faults.stall.is_some_and(|stall| stall.hits(*deliveries)) {
+                let end = Instant::now() + faults.stall_for;
+                while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                    std::thread::park_timeout(left);
+                }
+            }
+            subscriber.deliver(hub, *deliveries, name, data, offset).is_ok()
         });
+    }
+
+    /// What the answer to a subscription says about the history.
+    fn recover(&mut self, faults: Faults, name: &str, after: Option<u64>) -> Subscribed {
+        let HubState { channels, recovered, .. } = self;
+        let channel = channels.entry(name.to_owned()).or_default();
+        let position = Position { offset: channel.offset, epoch: "faulty".to_owned() };
+        let Some(after) = after else { return Subscribed { position, ..Subscribed::default() } };
+        let oldest = channel.history.front().map_or(channel.offset + 1, |&(_, offset)| offset);
+        if after + 1 < oldest {
+            return Subscribed { position, ..Subscribed::default() };
+        }
+        let missed = channel.history.iter().filter(|&&(_, offset)| offset > after).filter(|_| {
+            *recovered += 1;
+            !faults.drop_recovered.is_some_and(|drop| drop.hits(*recovered))
+        });
+        Subscribed { position, recovered: true, publications: missed.cloned().collect() }
     }
 }
 
 impl Subscriber {
-    fn deliver(&mut self, faults: Faults, delivery: u64, channel: &str, data: &[u8]) -> io::Result<()> {
+    fn deliver(&mut self, hub: &Hub, delivery: u64, channel: &str, data: &[u8], offset: Option<u64>) -> io::Result<()> {
+        let faults = hub.faults;
         let hit = |fault: Option<OneIn>| fault.is_some_and(|fault| fault.hits(delivery));
         if hit(faults.disconnect) {
             let mut frame = Vec::new();
@@ -187,7 +283,7 @@ impl Subscriber {
             *byte = if *byte == b'A' { b'B' } else { b'A' };
         }
         let mut message = Vec::new();
-        write_publication(&mut message, self.encoding, channel, &data);
+        write_numbered(&mut message, self.encoding, channel, &data, offset);
         let mut frame = Vec::new();
         write_frame(&mut frame, self.encoding.frame_kind(), &message, None);
         if hit(faults.duplicate) {
@@ -196,6 +292,11 @@ impl Subscriber {
         if hit(faults.reorder) && self.held.is_none() {
             self.held = Some(frame);
             return Ok(());
+        }
+        if !faults.delay.is_zero() {
+            let late = Late { due: Instant::now() + faults.delay, stream: self.stream.try_clone()?, frame };
+            let queue = hub.late.lock().unwrap_or_else(PoisonError::into_inner);
+            return queue.send(late).map_err(|_| io::ErrorKind::BrokenPipe.into());
         }
         self.stream.write_all(&frame)?;
         if let Some(held) = self.held.take() {
@@ -217,6 +318,10 @@ struct JsonCommand {
 #[derive(Deserialize)]
 struct JsonSubscribe {
     channel: String,
+    #[serde(default)]
+    recover: bool,
+    #[serde(default)]
+    offset: u64,
 }
 
 #[derive(Deserialize)]
@@ -235,7 +340,9 @@ fn read_commands(encoding: Encoding, mut frame: Bytes) -> anyhow::Result<Vec<(u3
                     id,
                     match (connect, subscribe, publish) {
                         (Some(_), _, _) => Asked::Connect,
-                        (_, Some(JsonSubscribe { channel }), _) => Asked::Subscribe(channel),
+                        (_, Some(JsonSubscribe { channel, recover, offset }), _) => {
+                            Asked::Subscribe(channel, recover.then_some(offset))
+                        }
                         (_, _, Some(JsonPublish { channel, data })) => {
                             Asked::Publish(channel, Bytes::copy_from_slice(data.get().as_bytes()))
                         }
@@ -253,7 +360,9 @@ fn read_commands(encoding: Encoding, mut frame: Bytes) -> anyhow::Result<Vec<(u3
                     id,
                     match (connect, subscribe, publish) {
                         (Some(_), _, _) => Asked::Connect,
-                        (_, Some(subscribe), _) => Asked::Subscribe(subscribe.channel),
+                        (_, Some(client::SubscribeRequest { channel, recover, offset, .. }), _) => {
+                            Asked::Subscribe(channel, recover.then_some(offset))
+                        }
                         (_, _, Some(publish)) => Asked::Publish(publish.channel, publish.data),
                         (None, None, None) if id == 0 => Asked::Pong,
                         (None, None, None) => bail!("unknown command"),
@@ -270,7 +379,7 @@ fn answer(writer: &mut TcpStream, encoding: Encoding, id: u32, asked: Asked) -> 
         Encoding::Json => {
             let body = match asked {
                 Asked::Connect => r#""connect":{"client":"c","version":"faulty","ping":25,"pong":true}"#,
-                Asked::Subscribe(_) => r#""subscribe":{}"#,
+                Asked::Subscribe(..) => r#""subscribe":{}"#,
                 Asked::Publish(..) => r#""publish":{}"#,
                 Asked::Pong => return Ok(()),
             };
@@ -280,7 +389,7 @@ fn answer(writer: &mut TcpStream, encoding: Encoding, id: u32, asked: Asked) -> 
             let mut reply = client::Reply { id, ..client::Reply::default() };
             match asked {
                 Asked::Connect => reply.connect = Some(client::ConnectResult { pong: true, ..Default::default() }),
-                Asked::Subscribe(_) => reply.subscribe = Some(client::SubscribeResult::default()),
+                Asked::Subscribe(..) => reply.subscribe = Some(client::SubscribeResult::default()),
                 Asked::Publish(..) => reply.publish = Some(client::PublishResult::default()),
                 Asked::Pong => return Ok(()),
             }

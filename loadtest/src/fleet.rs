@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::clock::RunClock;
 use crate::payload::PayloadFormat;
 use crate::target::Endpoint;
-use crate::target::centrifuge::Encoding;
+use crate::target::speech::Speech;
 
 /// A description of subscribers: where they go, what they subscribe to, how they check what comes.
 #[derive(Clone, Debug)]
@@ -19,8 +19,6 @@ pub struct Fleet {
     pub endpoint: Endpoint,
     /// What is spoken there.
     pub speech: Speech,
-    /// Encoding of the client protocol.
-    pub encoding: Encoding,
     /// Who the clients say they are.
     pub tokens: Tokens,
     /// How many subscribers.
@@ -41,18 +39,46 @@ pub struct Fleet {
     pub connect_timeout: Duration,
     /// Connections that open at the same time, all threads together.
     pub connect_concurrency: usize,
+    /// Connections opened per second, all threads together; as fast as they come when absent.
+    pub connects_per_second: Option<f64>,
+    /// True when the run cuts connections.
+    pub cuts: bool,
+    /// True when who was cut asks for what it missed.
+    pub recover: bool,
+    /// So many subscribers read no faster than [`Fleet::slow_bytes_per_second`].
+    pub slow_readers: u32,
+    /// What a slow reader reads.
+    pub slow_bytes_per_second: u64,
+    /// So many subscribers neither read nor answer once they are subscribed.
+    pub half_open: u32,
+    /// Seed of who is cut.
+    pub seed: u64,
 }
 
-/// What a subscriber says before publications come.
+/// What a subscriber does once it is subscribed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
-    /// The client protocol: connect, then subscribe.
-    Centrifuge,
-    /// Nothing: the reference server sends to whoever completed the handshake.
-    Silence,
+pub enum Role {
+    /// Reads and is audited.
+    Reader,
+    /// Reads less than comes.
+    SlowReader,
+    /// Neither reads nor answers, and does not close.
+    HalfOpen,
 }
 
 impl Fleet {
+    /// What a subscriber does: the last ones are half-open, the slow ones come before them.
+    pub fn role(&self, subscriber: u32) -> Role {
+        let from_the_end = self.subscribers.saturating_sub(subscriber);
+        if from_the_end <= self.half_open {
+            Role::HalfOpen
+        } else if from_the_end <= self.half_open.saturating_add(self.slow_readers) {
+            Role::SlowReader
+        } else {
+            Role::Reader
+        }
+    }
+
     /// The first channel of a subscriber; its other ones follow, from the last to the first again.
     pub fn first_channel(&self, subscriber: u32) -> u32 {
         let channels = u64::from(self.channels.count());
@@ -72,10 +98,10 @@ impl Fleet {
         (step < u64::from(self.subscriptions)).then_some(step as usize)
     }
 
-    /// How many subscribers each channel has, by index.
+    /// How many audited subscribers each channel has, by index.
     pub fn subscribers_by_channel(&self) -> Vec<u64> {
         let mut counts = vec![0; self.channels.count() as usize];
-        for subscriber in 0..self.subscribers {
+        for subscriber in (0..self.subscribers).filter(|&subscriber| self.role(subscriber) == Role::Reader) {
             for channel in self.channels_of(subscriber) {
                 counts[channel as usize] += 1;
             }
@@ -182,23 +208,38 @@ impl std::fmt::Debug for Tokens {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::target::centrifuge::Encoding;
 
     pub(crate) fn fleet(subscribers: u32, subscriptions: u32, channels: u32) -> Fleet {
         Fleet {
             endpoint: Endpoint::parse("ws://127.0.0.1:1", "ws", "/").expect("sound"),
-            speech: Speech::Centrifuge,
-            encoding: Encoding::Json,
+            speech: Speech::Centrifuge(Encoding::Json),
             tokens: Tokens::Anonymous,
             subscribers,
             subscriptions,
             channels: ChannelNames::new("t-", channels),
             streams: 1,
-            format: Arc::new(PayloadFormat::new(1, 128, 1)),
+            format: Arc::new(PayloadFormat::new(1, &[128], 0.0, 1)),
             clock: RunClock::start(),
             threads: 1,
             connect_timeout: Duration::from_secs(1),
             connect_concurrency: 1,
+            connects_per_second: None,
+            cuts: false,
+            recover: false,
+            slow_readers: 0,
+            slow_bytes_per_second: 0,
+            half_open: 0,
+            seed: 1,
         }
+    }
+
+    #[test]
+    fn those_who_misbehave_are_the_last_ones_and_owed_nothing() {
+        let fleet = Fleet { slow_readers: 2, half_open: 1, ..fleet(5, 1, 1) };
+        let roles: Vec<Role> = (0..5).map(|subscriber| fleet.role(subscriber)).collect();
+        assert_eq!(roles, [Role::Reader, Role::Reader, Role::SlowReader, Role::SlowReader, Role::HalfOpen]);
+        assert_eq!(fleet.subscribers_by_channel(), [2]);
     }
 
     #[test]

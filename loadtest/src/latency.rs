@@ -59,7 +59,20 @@ impl LatencyHistogram {
 
     /// Forgets all values and keeps the memory.
     pub fn clear(&mut self) {
-        self.values.clear();
+        // `clear` of the library keeps the largest value.
+        self.values.reset();
+    }
+
+    /// Points of the percentile curve, at most 49: percentile (0 to 100) and nanoseconds, closer together towards 100,
+    /// as far as there are enough values to tell.
+    pub fn curve(&self) -> Vec<(f64, u64)> {
+        let count = self.values.len() as f64;
+        // Eight steps per nine; the last point is the largest value.
+        let told = |above: &f64| above * count >= 1.0;
+        let steps = (0..48).map(|step| 10f64.powf(-f64::from(step) / 8.0)).take_while(told);
+        let point = |above: f64| ((1.0 - above) * 100.0, self.values.value_at_quantile(1.0 - above));
+        let last = (count > 0.0).then(|| (100.0, self.values.max()));
+        steps.map(point).chain(last).collect()
     }
 
     /// The figures for reports.
@@ -125,6 +138,27 @@ mod tests {
         assert_eq!(one.summary(), all.summary());
         let p99 = all.summary().p99_ns;
         assert!((989_000_000..992_000_000).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn a_curve_rises_to_the_largest_value_and_has_no_more_points_than_values_tell() {
+        let mut values = LatencyHistogram::new();
+        assert_eq!(values.curve(), []);
+        (1..=100).for_each(|value| values.record(value * 1_000_000));
+        let curve = values.curve();
+        assert!(curve.is_sorted_by_key(|&(_, value)| value) && curve.len() == 18, "{curve:?}");
+        assert_eq!(curve.last().map(|&(percentile, _)| percentile), Some(100.0));
+    }
+
+    #[test]
+    fn a_cleared_histogram_has_forgotten_its_largest_value() {
+        let mut values = LatencyHistogram::new();
+        values.record(5_000_000_000);
+        values.clear();
+        values.record(1_000_000);
+        let mut all = LatencyHistogram::new();
+        all.merge(&values);
+        assert!(all.summary().max_ns < 1_100_000 && values.summary().max_ns < 1_100_000);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`cli`], [`command`] | the command line, and one file per command |
+//! | [`scenario`], [`phase`] | what a run is to do, from a file, a preset or flags |
 //! | [`schedule`] | what is due when, and who sends it |
 //! | [`payload`] | what a message looks like and how a received one is checked |
 //! | [`audit`] | lost, duplicated, reordered, altered, per subscriber, channel and stream |
@@ -19,8 +20,10 @@
 //! | [`target`] | protocols without sockets: client protocol, HTTP API, gRPC API |
 //! | [`websocket`] | client side of WebSocket without a socket |
 //! | [`mod@reference`], [`faulty`] | servers: the floor to compare with, and one that makes mistakes on request |
-//! | [`process`], [`latency`], [`clock`] | measuring |
-//! | [`report`], [`interrupt`] | what people and scripts get, also after Ctrl-C |
+//! | [`process`], [`server_process`], [`latency`], [`clock`] | measuring |
+//! | [`timeline`], [`view`] | a run second by second |
+//! | [`metrics`], [`threshold`], [`baseline`] | the figures of a run and what is demanded of them |
+//! | [`report`], [`html`], [`junit`], [`interrupt`] | what people and scripts get, also after Ctrl-C |
 //!
 //! # The way of one message
 //!
@@ -32,20 +35,30 @@
 //! [`audit::StreamAudit`] says whether it is the next one. At the end ledgers and audits are compared.
 
 pub mod audit;
+pub mod baseline;
 pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod connect;
 pub mod faulty;
 pub mod fleet;
+pub mod html;
 pub mod interrupt;
+pub mod junit;
 pub mod latency;
+pub mod metrics;
 pub mod payload;
+pub mod phase;
 pub mod process;
 pub mod publish;
 pub mod receive;
 pub mod reference;
 pub mod report;
+pub mod scenario;
 pub mod schedule;
+pub mod server_process;
 pub mod target;
+pub mod threshold;
+pub mod timeline;
+pub mod view;
 pub mod websocket;

@@ -10,7 +10,8 @@
 //! Lower-case hexadecimal: `r` the run, `h` the channel's index, `p` the stream within the channel, `s` the sequence
 //! number within that stream from 0, `d` when the message was due (Unix nanoseconds), `c` a checksum over all of these.
 //! The padding is a window of a pool that the run's seed determines; where the window begins follows from the sequence
-//! number, so checking it is one comparison of memory and any altered byte shows.
+//! number, so checking it is one comparison of memory and any altered byte shows. A run with several sizes gives them to
+//! the messages of a stream in turn.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -22,6 +23,9 @@ pub const MINIMUM_BYTES: usize = 102;
 pub const CHANNEL_LIMIT: u32 = 1 << 24;
 
 const POOL_STARTS: usize = 64;
+
+/// Where the digits of the sequence number begin.
+const SEQ_AT: usize = 45;
 
 /// What one publication says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,27 +55,46 @@ pub enum Alteration {
 #[derive(Clone, Debug)]
 pub struct PayloadFormat {
     run: u32,
-    bytes: usize,
+    sizes: Vec<usize>,
     pool: Vec<u8>,
 }
 
 impl PayloadFormat {
-    /// A format for payloads of exactly `bytes` bytes, at least [`MINIMUM_BYTES`].
+    /// A format for payloads of `sizes` bytes in turn, each at least [`MINIMUM_BYTES`].
     ///
-    /// `run` tells runs apart that share a server; `seed` determines the padding.
-    pub fn new(run: u32, bytes: usize, seed: u64) -> Self {
-        let bytes = bytes.max(MINIMUM_BYTES);
+    /// `run` tells runs apart that share a server; `seed` determines the padding, of which the share `compressible`
+    /// (0 to 1) is one and the same letter.
+    pub fn new(run: u32, sizes: &[usize], compressible: f64, seed: u64) -> Self {
+        let mut sizes: Vec<usize> = sizes.iter().map(|&bytes| bytes.max(MINIMUM_BYTES)).collect();
+        if sizes.is_empty() {
+            sizes.push(MINIMUM_BYTES);
+        }
+        let longest = sizes.iter().max().copied().unwrap_or(MINIMUM_BYTES);
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut random = StdRng::seed_from_u64(seed);
-        let pool = (0..bytes - MINIMUM_BYTES + POOL_STARTS)
-            .map(|_| alphabet[random.random_range(0..alphabet.len())])
-            .collect();
-        PayloadFormat { run, bytes, pool }
+        let mut letter = || {
+            let letter = alphabet[random.random_range(0..alphabet.len())];
+            if compressible > 0.0 && random.random_bool(compressible.min(1.0)) { b'A' } else { letter }
+        };
+        let pool = (0..longest - MINIMUM_BYTES + POOL_STARTS).map(|_| letter()).collect();
+        PayloadFormat { run, sizes, pool }
     }
 
-    /// Length of every payload.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// Length of message `seq` of any stream.
+    pub fn bytes(&self, seq: u64) -> usize {
+        match self.sizes[..] {
+            [only] => only,
+            _ => self.sizes[(seq % self.sizes.len() as u64) as usize],
+        }
+    }
+
+    /// The length that a received payload must have by what its beginning says; any length when it says nothing.
+    pub fn expected_bytes(&self, beginning: &[u8]) -> usize {
+        if let [only] = self.sizes[..] {
+            return only;
+        }
+        let seq = beginning.get(SEQ_AT..).and_then(|rest| unhex(rest, 10));
+        seq.map_or(0, |(seq, _)| self.bytes(seq))
     }
 
     /// Appends one payload to `out`.
@@ -103,7 +126,7 @@ impl PayloadFormat {
         if run != self.run {
             return Err(Alteration::ForeignRun);
         }
-        if payload.len() == self.bytes && padding == self.padding(stamp.seq) {
+        if payload.len() == self.bytes(stamp.seq) && padding == self.padding(stamp.seq) {
             Ok(stamp)
         } else {
             Err(Alteration::Padding(stamp))
@@ -112,7 +135,7 @@ impl PayloadFormat {
 
     fn padding(&self, seq: u64) -> &[u8] {
         let start = (seq % POOL_STARTS as u64) as usize;
-        &self.pool[start..start + self.bytes - MINIMUM_BYTES]
+        &self.pool[start..start + self.bytes(seq) - MINIMUM_BYTES]
     }
 }
 
@@ -174,7 +197,7 @@ mod tests {
     #[test]
     fn a_written_payload_is_json_of_the_wanted_length_and_reads_back() {
         for bytes in [MINIMUM_BYTES, 128, 4096] {
-            let format = PayloadFormat::new(9, bytes, 1);
+            let format = PayloadFormat::new(9, &[bytes], 0.0, 1);
             let payload = written(&format);
             assert_eq!(payload.len(), bytes);
             assert_eq!(format.check(&payload), Ok(STAMP));
@@ -183,8 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn sizes_take_turns_and_the_beginning_of_a_payload_tells_its_length() {
+        let format = PayloadFormat::new(9, &[128, 300, 110], 0.5, 1);
+        for seq in 0..6 {
+            let mut payload = Vec::new();
+            format.write(Stamp { seq, ..STAMP }, &mut payload);
+            assert_eq!(payload.len(), [128, 300, 110][seq as usize % 3]);
+            assert_eq!(format.expected_bytes(&payload), payload.len());
+            assert_eq!(format.check(&payload).map(|stamp| stamp.seq), Ok(seq));
+        }
+        assert_eq!(format.expected_bytes(b"{}"), 0);
+    }
+
+    #[test]
     fn every_altered_bit_is_found() {
-        let format = PayloadFormat::new(9, 160, 1);
+        let format = PayloadFormat::new(9, &[160], 0.0, 1);
         let payload = written(&format);
         for byte in 0..payload.len() {
             for bit in 0..8 {
@@ -197,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_found() {
-        let format = PayloadFormat::new(9, 160, 1);
+        let format = PayloadFormat::new(9, &[160], 0.0, 1);
         let payload = written(&format);
         for length in 0..payload.len() {
             assert!(format.check(&payload[..length]).is_err(), "length {length}");
@@ -206,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_altered_padding_leaves_the_stamp_believable() {
-        let format = PayloadFormat::new(9, 160, 1);
+        let format = PayloadFormat::new(9, &[160], 0.0, 1);
         let mut payload = written(&format);
         payload[150] = b'!';
         assert_eq!(format.check(&payload), Err(Alteration::Padding(STAMP)));
@@ -214,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_message_of_another_run_is_foreign_not_altered() {
-        let payload = written(&PayloadFormat::new(10, 160, 1));
-        assert_eq!(PayloadFormat::new(9, 160, 1).check(&payload), Err(Alteration::ForeignRun));
+        let payload = written(&PayloadFormat::new(10, &[160], 0.0, 1));
+        assert_eq!(PayloadFormat::new(9, &[160], 0.0, 1).check(&payload), Err(Alteration::ForeignRun));
     }
 }

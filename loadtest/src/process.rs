@@ -72,6 +72,31 @@ impl ProcessProbe {
         Ok(CpuReading { threads, ticks })
     }
 
+    /// Context switches of all living threads so far.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub fn context_switches(&self) -> io::Result<u64> {
+        let mut switches = 0;
+        for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            // A thread may end between listing and reading.
+            let Ok(status) = fs::read_to_string(entry?.path().join("status")) else { continue };
+            let counts = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+            switches += counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum::<u64>();
+        }
+        Ok(switches)
+    }
+
+    /// Open descriptors.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone or belongs to another user.
+    pub fn descriptors(&self) -> io::Result<u64> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid))?.count() as u64)
+    }
+
     /// The memory used now.
     ///
     /// # Errors
@@ -150,6 +175,8 @@ mod tests {
         let after = probe.cpu().expect("own process");
         assert!(after.since(&before) > Duration::ZERO);
         assert!(probe.memory().expect("own process").resident_bytes > 0);
+        assert!(probe.descriptors().expect("own process") > 2);
+        assert!(probe.context_switches().expect("own process") > 0);
     }
 
     #[test]

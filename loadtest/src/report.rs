@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::command::RunOptions;
 use crate::process::kernel_release;
+use crate::{html, junit};
 
 /// Version of the JSON form; it changes when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
@@ -29,6 +31,8 @@ pub enum Exit {
 /// The judgement on a run, with its reasons in words.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Verdict {
+    /// Everything that was demanded of the run, in order.
+    pub checks: Vec<Check>,
     /// Faults and missed thresholds.
     pub failures: Vec<String>,
     /// Why the generator was the bottleneck.
@@ -41,7 +45,35 @@ pub struct Verdict {
     pub interrupted: bool,
 }
 
+/// One demand.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What was demanded.
+    pub name: String,
+    /// Why it was not held; absent when it was.
+    pub failure: Option<String>,
+}
+
 impl Verdict {
+    /// Notes that something was demanded, and whether it was held.
+    pub fn demand(&mut self, name: impl Into<String>, held: Result<(), String>) {
+        let failure = held.err();
+        self.failures.extend(failure.clone());
+        self.checks.push(Check { name: name.into(), failure });
+    }
+
+    /// Adds the verdict on a repeat of the run.
+    pub fn merge(&mut self, other: Verdict) {
+        let Verdict { checks, failures, generator_limits, notes, set_up_failure, interrupted } = other;
+        self.checks.extend(checks);
+        self.failures.extend(failures);
+        self.generator_limits.extend(generator_limits);
+        let new = notes.into_iter().filter(|note| !self.notes.contains(note));
+        self.notes.extend(new.collect::<Vec<_>>());
+        self.set_up_failure = self.set_up_failure.take().or(set_up_failure);
+        self.interrupted |= interrupted;
+    }
+
     /// The exit code: a set-up failure says all; a fault is a fact even when the generator was slow.
     pub fn exit(&self) -> Exit {
         if self.set_up_failure.is_some() {
@@ -67,6 +99,8 @@ pub struct Provenance {
     pub kernel: String,
     /// Processors this process may use.
     pub processors: usize,
+    /// Keys and values of the scenario, keys and secrets masked.
+    pub scenario: Vec<String>,
     /// Seed of everything random.
     pub seed: u64,
     /// Unix seconds when the command began.
@@ -75,21 +109,29 @@ pub struct Provenance {
 
 impl Provenance {
     /// Provenance of a command that begins now.
-    pub fn new(command_line: impl IntoIterator<Item = String>, seed: u64) -> Self {
+    pub fn new(command_line: impl IntoIterator<Item = String>, scenario: Vec<String>, seed: u64) -> Self {
         Provenance {
             version: env!("CARGO_PKG_VERSION"),
             command_line: masked(command_line),
             kernel: kernel_release(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
+            scenario,
             seed,
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
 }
 
+const SECRET: [&str; 3] = ["--api-key", "--token", "--token-secret"];
+
+/// `shown` (`OPTION=VALUE`), its value replaced when the option `long` holds a secret.
+pub fn mask_value(long: &str, shown: &str) -> String {
+    let secret = SECRET.iter().any(|secret| secret.strip_prefix("--") == Some(long));
+    if secret { format!("{long}=***") } else { shown.to_owned() }
+}
+
 /// Replaces the values of options that hold secrets.
 fn masked(command_line: impl IntoIterator<Item = String>) -> Vec<String> {
-    const SECRET: [&str; 3] = ["--api-key", "--token", "--token-secret"];
     let mut hide_next = false;
     let mask = |argument: String| {
         if std::mem::take(&mut hide_next) {
@@ -129,7 +171,8 @@ impl Table {
 }
 
 impl Table {
-    fn text(&self) -> String {
+    /// The lines as text, labels aligned.
+    pub fn text(&self) -> String {
         let labels = self.lines.iter().map(|line| match line {
             Line::Heading(_) => 0,
             Line::Row(label, _) => label.chars().count(),
@@ -179,16 +222,23 @@ impl<M: Measured> Report<M> {
         Report { schema: SCHEMA, command, exit: verdict.exit(), verdict, provenance, measured }
     }
 
-    /// Prints the text form and writes the JSON form; returns the exit code.
+    /// Prints the text form and writes the other ones; returns the exit code.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written; the text is printed all the same.
-    pub fn publish(&self, json: Option<&Path>) -> anyhow::Result<Exit> {
+    /// When a file cannot be written; the text is printed all the same.
+    pub fn publish(&self, options: &RunOptions) -> anyhow::Result<Exit> {
         print!("{}", self.text());
-        if let Some(path) = json {
+        if let Some(path) = &options.json {
             let text = serde_json::to_string_pretty(self).context("writing the JSON report")?;
-            fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+            write(path, &(text + "\n"))?;
+        }
+        if let Some(path) = &options.html {
+            let report = serde_json::to_value(self).context("writing the HTML report")?;
+            write(path, &html::page(&[(String::new(), report)]))?;
+        }
+        if let Some(path) = &options.junit {
+            write(path, &junit::document(self.command, &self.verdict))?;
         }
         Ok(self.exit)
     }
@@ -198,9 +248,13 @@ impl<M: Measured> Report<M> {
         if let Some(measured) = &self.measured {
             measured.describe(&mut table);
         }
-        let Provenance { version, command_line, kernel, processors, seed, started_unix: _ } = &self.provenance;
+        let Provenance { version, command_line, kernel, processors, seed, scenario, started_unix: _ } =
+            &self.provenance;
         table.heading("provenance");
         table.row("command", command_line.join(" "));
+        if !scenario.is_empty() {
+            table.row("scenario", scenario.join(", "));
+        }
         table.row("version, kernel", format!("{version}, Linux {kernel}, {processors} processors, seed {seed}"));
         format!("loadtest {}\n{}{}", self.command, table.text(), self.verdict_text())
     }
@@ -214,7 +268,7 @@ impl<M: Measured> Report<M> {
             }
             Exit::SetUpFailed => "NOT RUN: the set-up failed",
         };
-        let Verdict { failures, generator_limits, notes, set_up_failure, interrupted } = &self.verdict;
+        let Verdict { failures, generator_limits, notes, set_up_failure, interrupted, checks: _ } = &self.verdict;
         let mut text = format!("verdict: {word} (exit code {})\n", self.exit as u8);
         let reasons = set_up_failure.iter().chain(failures).chain(generator_limits);
         reasons.for_each(|reason| text.push_str(&format!("  - {reason}\n")));
@@ -224,6 +278,15 @@ impl<M: Measured> Report<M> {
         }
         text
     }
+}
+
+/// Writes a report.
+///
+/// # Errors
+///
+/// With the path.
+pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

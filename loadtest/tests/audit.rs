@@ -1,10 +1,12 @@
 //! The audit against a server that makes mistakes on request, and set-ups that fail: the whole program as it is used.
 
+mod support;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
+use support::{FaultyServer, LOADTEST, loadtest, text};
 
 #[test]
 fn a_faultless_server_passes_in_both_encodings() {
@@ -160,38 +162,6 @@ fn an_interrupted_run_still_reports_and_passes() {
     assert!(text(&output).contains("interrupted"), "{}", text(&output));
 }
 
-struct FaultyServer {
-    child: Child,
-    url: String,
-}
-
-impl FaultyServer {
-    fn start(faults: &[&str]) -> Self {
-        Self::start_with(&[&["--protocol", "centrifuge"], faults].concat())
-    }
-
-    fn start_with(arguments: &[&str]) -> Self {
-        let mut child = Command::new(LOADTEST)
-            .arg("reference-server")
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut url = String::new();
-        let output = child.stdout.take().expect("piped");
-        BufReader::new(output).read_line(&mut url).expect("the server tells its address");
-        FaultyServer { child, url: url.trim().to_owned() }
-    }
-}
-
-impl Drop for FaultyServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 struct Run {
     code: i32,
     text: String,
@@ -231,12 +201,4 @@ fn run_with(server: &FaultyServer, more: &[&str]) -> Run {
     std::fs::remove_file(&report).expect("the report was there");
     let report = serde_json::from_str(&json).expect("the report is JSON");
     Run { code: output.status.code().expect("not killed"), text, report }
-}
-
-fn loadtest(arguments: &[&str]) -> Output {
-    Command::new(LOADTEST).args(arguments).stdin(Stdio::null()).output().expect("the binary starts")
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

@@ -10,9 +10,9 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::{RunOptions, ServerOptions, Shape, fleet, open_lanes, tell_subscribing};
+use super::{RunOptions, ServerOptions, Shape, Sizes, fleet, open_lanes, tell_subscribing};
 use crate::audit::{FaultKind, Findings, StreamLedger};
-use crate::fleet::{Fleet, Speech};
+use crate::fleet::Fleet;
 use crate::interrupt::Interrupt;
 use crate::latency::LatencySummary;
 use crate::payload::Stamp;
@@ -24,6 +24,7 @@ use crate::report::{Measured, Table, Verdict};
 use crate::target::Endpoint;
 use crate::target::centrifuge::write_publication;
 use crate::target::lane::Via;
+use crate::target::speech::Speech;
 use crate::websocket::write_frame;
 
 /// Longest wait for one message to reach everybody.
@@ -65,7 +66,7 @@ impl Options {
 pub struct FanoutResult {
     subscribers: u32,
     messages_per_round: u32,
-    payload_bytes: usize,
+    payload_bytes: Sizes,
     rounds: Vec<Round>,
     /// Median, least and most of the rounds' processor time per delivery of the server, in microseconds.
     server_us: Option<Spread>,
@@ -92,9 +93,12 @@ struct Round {
 /// The middle and the ends of some numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+    /// The middle one, or the mean of the two middle ones.
+    pub median: f64,
+    /// The smallest.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
 }
 
 impl Spread {
@@ -138,10 +142,13 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let target = options.server.publish_target(options.publish_via)?;
     // A wrong key shows before the connections are opened.
     drop(open_lanes(&target, &options.run, &description, 1)?);
+    let Speech::Centrifuge(encoding) = description.speech else {
+        bail!("the reference server speaks the client protocol only: --protocol must be json or protobuf");
+    };
     let reference = ReferenceServer::spawn()?;
     let silent = Fleet {
         endpoint: Endpoint::parse(reference.url(), "ws", "/")?,
-        speech: Speech::Silence,
+        speech: Speech::Silence(encoding),
         ..description.clone()
     };
     let reference_probe = ProcessProbe::new(reference.pid())?;
@@ -190,11 +197,12 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let ratio = spread(|round| Some(round.server_us? / round.reference_us.max(1e-9)));
     let generator_us = spread(|round| Some(round.generator_us)).unwrap_or(none);
     let (server_sent, floor_sent) = (server.sent, floor.sent);
-    let (server, floor) = (server.pool.finish(&ledger(server_sent)), floor.pool.finish(&ledger(floor_sent)));
+    let (server, floor) =
+        (server.pool.finish(&ledger(server_sent), |_, _| 0), floor.pool.finish(&ledger(floor_sent), |_, _| 0));
     let result = FanoutResult {
         subscribers,
         messages_per_round: messages,
-        payload_bytes: options.run.payload,
+        payload_bytes: options.run.payload.clone(),
         rounds: measured,
         server_us,
         reference_us: reference_us.unwrap_or(none),
@@ -269,10 +277,11 @@ impl Side {
             match &mut self.sender {
                 Sender::Server(lane) => lane.publish_and_wait(channel, &payload, options.run.connect_timeout)?,
                 Sender::Reference(reference) => {
+                    let Speech::Silence(encoding) = self.fleet.speech else { bail!("another protocol") };
                     message.clear();
                     frame.clear();
-                    write_publication(&mut message, self.fleet.encoding, channel, &payload);
-                    write_frame(&mut frame, self.fleet.encoding.frame_kind(), &message, None);
+                    write_publication(&mut message, encoding, channel, &payload);
+                    write_frame(&mut frame, encoding.frame_kind(), &message, None);
                     reference.write_to_all(&frame)?;
                 }
             }

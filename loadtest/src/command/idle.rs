@@ -100,7 +100,7 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
     let held_seconds = holding.elapsed().as_secs_f64();
     let held = probe.as_ref().map(readings).transpose()?;
     let own_growth = grown(own.memory()?.resident_bytes, own_before.resident_bytes, wanted);
-    let received = pool.finish(&[]);
+    let received = pool.finish(&[], |_, _| 0);
 
     let server = before.zip(connected).zip(held).map(|((before, connected), held)| {
         let connect_cpu = connected.1.since(&before.1).as_secs_f64();

@@ -1,21 +1,27 @@
 //! The commands, one file each, and the options they share.
 
+pub mod compare;
 mod cost;
 pub mod fanout;
 pub mod idle;
+pub mod knee;
+mod outcome;
+pub mod presets;
 pub mod publish;
 pub mod run;
-mod timeline;
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use serde::Serialize;
 
 use crate::clock::RunClock;
-use crate::fleet::{ChannelNames, Fleet, Speech, Tokens};
+use crate::fleet::{ChannelNames, Fleet, Tokens};
 use crate::payload::{CHANNEL_LIMIT, MINIMUM_BYTES, PayloadFormat};
 use crate::process::{ProcessProbe, raise_descriptor_limit};
 use crate::publish::{Lane, PublishTarget};
@@ -24,6 +30,10 @@ use crate::schedule::streams_per_channel;
 use crate::target::Endpoint;
 use crate::target::centrifuge::Encoding;
 use crate::target::lane::Via;
+use crate::target::speech::Speech;
+
+/// Largest message that is published: larger ones are no load test of messaging.
+const MAXIMUM_BYTES: usize = 16 << 20;
 
 /// Descriptors a process needs beside its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -34,7 +44,7 @@ pub const FULL_CORE: f64 = 0.9;
 /// Where the server is and how to be let in.
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
-    /// WebSocket endpoint of subscribers [path: /connection/websocket]
+    /// WebSocket endpoint of subscribers [path: that of the protocol, /connection/websocket]
     #[arg(long, default_value = "ws://127.0.0.1:8000", value_name = "URL")]
     pub url: String,
     /// HTTP API for publishing [default: /api on the host of --url]
@@ -46,9 +56,9 @@ pub struct ServerOptions {
     /// Key of the HTTP and gRPC API
     #[arg(long, default_value = "", hide_default_value = true, value_name = "KEY")]
     pub api_key: String,
-    /// Encoding of the client protocol
+    /// What is spoken on the WebSocket
     #[arg(long, value_enum, default_value = "json")]
-    pub protocol: Encoding,
+    pub protocol: Protocol,
     /// Signs a token per subscriber (HS256) with this secret
     #[arg(long, value_name = "SECRET")]
     pub token_secret: Option<String>,
@@ -60,15 +70,51 @@ pub struct ServerOptions {
     pub server_pid: Option<u32>,
 }
 
+/// What is spoken on the WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Protocol {
+    /// Centrifuge client protocol in JSON
+    Json,
+    /// Centrifuge client protocol in Protobuf
+    Protobuf,
+    /// Socket.IO with the events `subscribe` and `publish` (acknowledged) and `message`
+    SocketIo,
+    /// A server that sends every message it gets to everybody
+    Plain,
+}
+
+impl Protocol {
+    fn speech(self) -> Speech {
+        match self {
+            Protocol::Json => Speech::Centrifuge(Encoding::Json),
+            Protocol::Protobuf => Speech::Centrifuge(Encoding::Protobuf),
+            Protocol::SocketIo => Speech::SocketIo,
+            Protocol::Plain => Speech::Plain,
+        }
+    }
+
+    /// Path of the WebSocket where the URL has none.
+    fn path(self) -> &'static str {
+        match self {
+            Protocol::Json | Protocol::Protobuf => "/connection/websocket",
+            Protocol::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Protocol::Plain => "/",
+        }
+    }
+}
+
 /// How a run is made, whatever it measures.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
     /// Beginning of channel names; a namespace goes here [default: loadtest-RUN-]
     #[arg(long, value_name = "TEXT")]
     pub channel_prefix: Option<String>,
-    /// Bytes of each published message
-    #[arg(long, default_value_t = 128, value_name = "BYTES")]
-    pub payload: usize,
+    /// Bytes of each published message; several sizes take turns
+    #[arg(long, default_value = "128", value_name = "BYTES[,BYTES]")]
+    pub payload: Sizes,
+    /// Share of a message's padding that is the same letter over and over (0 to 1)
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub compressible: f64,
     /// Receiving threads
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -90,6 +136,36 @@ pub struct RunOptions {
     /// Writes the report as JSON as well
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Writes the report as one HTML file with plots as well
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Writes the verdict as JUnit XML as well
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+/// Sizes of messages in bytes, in turn: `128` or `128,4096`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Sizes {
+    /// At least one.
+    pub all: Vec<usize>,
+}
+
+impl FromStr for Sizes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all: Result<Vec<usize>, _> = text.split(',').map(|size| size.trim().parse()).collect();
+        all.map(|all| Sizes { all }).map_err(|_| format!("{text} is no number of bytes, nor several with commas"))
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.all.iter().map(usize::to_string).collect();
+        f.write_str(&all.join(", "))
+    }
 }
 
 /// The shape of a load: what [`fleet`] needs to know beside the options.
@@ -139,7 +215,7 @@ impl ServerOptions {
     ///
     /// When an address is wrong or a token cannot be signed.
     pub fn publish_target(&self, via: Via) -> anyhow::Result<PublishTarget> {
-        let subscribers = Endpoint::parse(&self.url, "ws", "/connection/websocket")?;
+        let subscribers = Endpoint::parse(&self.url, "ws", self.protocol.path())?;
         let endpoint = match via {
             Via::Websocket => subscribers,
             Via::Http => match &self.api_url {
@@ -156,7 +232,7 @@ impl ServerOptions {
         };
         let tokens = Tokens::new(self.token_secret.as_deref(), self.token.as_deref());
         let token = tokens.token("loadtest-publisher")?;
-        Ok(PublishTarget { via, endpoint, key: self.api_key.clone(), token, encoding: self.protocol })
+        Ok(PublishTarget { via, endpoint, key: self.api_key.clone(), token, speech: self.protocol.speech() })
     }
 }
 
@@ -173,9 +249,16 @@ pub fn fleet(server: &ServerOptions, options: &RunOptions, seed: u64, shape: Sha
         (1..=channels).contains(&subscriptions),
         "--subscriptions must be from 1 to the number of channels, {channels}"
     );
-    ensure!(options.payload >= MINIMUM_BYTES, "--payload must be at least {MINIMUM_BYTES} bytes, for the stamp");
+    let sizes = &options.payload.all;
+    let sound = sizes.iter().all(|size| (MINIMUM_BYTES..=MAXIMUM_BYTES).contains(size));
+    ensure!(sound, "--payload must be from {MINIMUM_BYTES} (for the stamp) to {MAXIMUM_BYTES} bytes");
+    ensure!((0.0..=1.0).contains(&options.compressible), "--compressible must be from 0 to 1");
     ensure!(options.threads > 0, "--threads must be at least 1");
     ensure!(options.connect_concurrency > 0, "--connect-concurrency must be at least 1");
+    ensure!(
+        server.protocol != Protocol::Plain || channels == 1,
+        "a plain server has one channel: --channels must be 1"
+    );
     let descriptors = raise_descriptor_limit();
     let wanted = u64::from(subscribers) + u64::from(lanes) + OTHER_DESCRIPTORS;
     if wanted > descriptors {
@@ -189,19 +272,25 @@ pub fn fleet(server: &ServerOptions, options: &RunOptions, seed: u64, shape: Sha
     let sound = prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     ensure!(sound, "--channel-prefix may hold printable ASCII without quotes and backslashes");
     Ok(Fleet {
-        endpoint: Endpoint::parse(&server.url, "ws", "/connection/websocket")?,
-        speech: Speech::Centrifuge,
-        encoding: server.protocol,
+        endpoint: Endpoint::parse(&server.url, "ws", server.protocol.path())?,
+        speech: server.protocol.speech(),
         tokens: Tokens::new(server.token_secret.as_deref(), server.token.as_deref()),
         subscribers,
         subscriptions,
         channels: ChannelNames::new(&prefix, channels),
         streams: streams_per_channel(channels, lanes.max(1)),
-        format: Arc::new(PayloadFormat::new(run, options.payload, seed)),
+        format: Arc::new(PayloadFormat::new(run, sizes, options.compressible, seed)),
         clock: RunClock::start(),
         threads: options.threads,
         connect_timeout: options.connect_timeout,
         connect_concurrency: options.connect_concurrency,
+        connects_per_second: None,
+        cuts: false,
+        recover: false,
+        slow_readers: 0,
+        slow_bytes_per_second: 0,
+        half_open: 0,
+        seed,
     })
 }
 

@@ -12,7 +12,7 @@ use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 
-use super::{FULL_CORE, RunOptions, ServerOptions, Shape, fleet, open_lanes, parse_duration};
+use super::{FULL_CORE, RunOptions, ServerOptions, Shape, Sizes, fleet, open_lanes, parse_duration};
 use crate::interrupt::Interrupt;
 use crate::latency::LatencySummary;
 use crate::publish::{PublishProgress, run_closed_loop};
@@ -57,7 +57,7 @@ pub struct PublishResult {
     in_flight: u32,
     connections: u32,
     channels: u32,
-    payload_bytes: usize,
+    payload_bytes: Sizes,
     seconds: f64,
     accepted: u64,
     refused: BTreeMap<String, u64>,
@@ -116,7 +116,7 @@ pub fn execute(options: &Options, seed: u64, interrupt: &Interrupt) -> anyhow::R
         in_flight,
         connections,
         channels,
-        payload_bytes: options.run.payload,
+        payload_bytes: options.run.payload.clone(),
         seconds: wall,
         accepted: done.accepted,
         refused: done.refusals,

@@ -56,7 +56,7 @@ pub fn run_closed_loop(
     };
     let mut readable = vec![false; count];
     let mut buffer = vec![0; 64 << 10];
-    let mut payload = Vec::with_capacity(format.bytes());
+    let mut payload = Vec::with_capacity(format.bytes(0));
     let mut answers = Vec::new();
     let mut seq = 0;
     loop {

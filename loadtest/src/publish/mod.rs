@@ -19,10 +19,10 @@ pub use self::closed_loop::{ClosedLoopResult, run_closed_loop};
 pub use self::open_loop::{OpenLoop, Published};
 use crate::clock::nanoseconds;
 use crate::target::Endpoint;
-use crate::target::centrifuge::Encoding;
 use crate::target::grpc::GrpcWire;
 use crate::target::http::HttpWire;
 use crate::target::lane::{Answer, Via, WebSocketWire, Wire};
+use crate::target::speech::Speech;
 
 /// How long publications may go without an answer at the end before they count as unanswered.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
@@ -41,8 +41,8 @@ pub struct PublishTarget {
     pub key: String,
     /// Token of a WebSocket publisher; empty for anonymous.
     pub token: String,
-    /// Encoding of a WebSocket publisher.
-    pub encoding: Encoding,
+    /// What a WebSocket publisher speaks.
+    pub speech: Speech,
 }
 
 /// One connection that publishes.
@@ -69,7 +69,7 @@ impl Lane {
             Via::Http => Wire::Http(HttpWire::new(&target.endpoint, &target.key)),
             Via::Grpc => Wire::Grpc(GrpcWire::new(&target.endpoint, &target.key)),
             Via::Websocket => {
-                Wire::WebSocket(WebSocketWire::new(&target.endpoint, target.encoding, target.token.clone()))
+                Wire::WebSocket(WebSocketWire::new(&target.endpoint, target.speech, target.token.clone()))
             }
         };
         let mut lane = Lane { socket, wire, broken: None };
@@ -134,6 +134,9 @@ impl Lane {
         let mut result = self.send();
         if readable && result.is_ok() {
             result = self.receive(buffer, answers).and_then(|()| self.send());
+        }
+        if result.is_ok() && self.wire.output().is_empty() {
+            self.wire.sent(answers);
         }
         self.broken = result.err();
     }

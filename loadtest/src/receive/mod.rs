@@ -5,23 +5,27 @@
 //! read into the one of their thread. A message costs one `recv`, a look at the frame header and at the message, and
 //! one comparison with what it should be.
 
+mod disruption;
 mod subscriber;
 mod thread;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+pub use self::disruption::Disrupted;
 use self::thread::ThreadOutcome;
 use crate::audit::{Fault, Findings, StreamAudit, StreamLedger};
 use crate::fleet::Fleet;
 use crate::interrupt::Interrupt;
 use crate::latency::LatencyHistogram;
+use crate::phase::Disruption;
 
 /// The subscribers of one fleet and the threads that hold them.
 #[derive(Debug)]
@@ -41,8 +45,24 @@ struct Shared {
     ended: AtomicU64,
     milestone: AtomicU64,
     measuring: AtomicBool,
+    plan: OnceLock<RunPlan>,
     changed: Condvar,
     notes: Mutex<Notes>,
+}
+
+/// When what happens: the phases of a run, from beginning to end in Unix nanoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct RunPlan {
+    /// Time and disruption of each phase, in order.
+    pub phases: Vec<(Range<u64>, Disruption)>,
+}
+
+impl RunPlan {
+    /// The phase at a moment, by index.
+    fn at(&self, now_ns: u64) -> Option<(usize, Disruption)> {
+        let index = self.phases.iter().position(|(time, _)| time.contains(&now_ns))?;
+        Some((index, self.phases[index].1))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +76,7 @@ struct Notes {
 /// Numbers of a pool at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Subscribers whose subscriptions were all answered.
+    /// Subscribers whose subscriptions were all answered, without those that are away.
     pub subscribed: u64,
     /// Deliveries of new publications.
     pub delivered: u64,
@@ -77,6 +97,12 @@ pub struct Received {
     pub foreign: u64,
     /// From due to received.
     pub latency: LatencyHistogram,
+    /// The same by phase; empty when there was only one.
+    pub phases: Vec<LatencyHistogram>,
+    /// What came of cut connections and of clients that misbehave.
+    pub disrupted: Disrupted,
+    /// Messages that subscribers missed because they were away.
+    pub missed_while_away: u64,
     /// How late the receiving threads' own timers ran: the generator's delay.
     pub loop_delay: LatencyHistogram,
     /// Connections that ended without our asking, by reason.
@@ -116,7 +142,9 @@ impl Pool {
     }
 
     /// From now on the threads' own delay counts: opening thousands of connections delays them and is no matter.
-    pub fn begin_measuring(&self) {
+    /// Connections are cut as `plan` says.
+    pub fn begin_measuring(&self, plan: RunPlan) {
+        self.shared.plan.get_or_init(|| plan);
         self.shared.measuring.store(true, Ordering::Relaxed);
     }
 
@@ -176,7 +204,8 @@ impl Pool {
     }
 
     /// Closes all connections and completes the audit against what was published (index `channel * streams + stream`).
-    pub fn finish(self, ledgers: &[StreamLedger]) -> Received {
+    /// `due_ns` says when a message was due by that index and its sequence number; only a run that cuts connections asks.
+    pub fn finish(self, ledgers: &[StreamLedger], due_ns: impl Fn(usize, u64) -> u64) -> Received {
         // Threads that have already ended do not mind.
         self.stop.send_replace(true);
         let mut received = Received {
@@ -184,19 +213,29 @@ impl Pool {
             delivered: self.status().delivered,
             foreign: 0,
             latency: LatencyHistogram::new(),
+            phases: Vec::new(),
+            disrupted: Disrupted::default(),
+            missed_while_away: 0,
             loop_delay: LatencyHistogram::new(),
             ended: BTreeMap::new(),
         };
         for thread in self.threads {
             let outcome = thread.join().expect("receiving threads do not panic");
-            let ThreadOutcome { audits, findings, foreign, latency, loop_delay, ended } = outcome;
+            let ThreadOutcome { audits, findings, foreign, latency, phases, disrupted, loop_delay, ended } = outcome;
+            if received.phases.len() < phases.len() {
+                received.phases.resize_with(phases.len(), LatencyHistogram::new);
+            }
+            received.phases.iter_mut().zip(&phases).for_each(|(all, one)| all.merge(one));
+            received.disrupted.merge(disrupted);
             received.findings.merge(findings);
             received.foreign += foreign;
             received.latency.merge(&latency);
             received.loop_delay.merge(&loop_delay);
             ended.into_iter().for_each(|(reason, count)| *received.ended.entry(reason).or_default() += count);
             for (subscriber, audits) in audits {
-                finish_subscriber(&self.fleet, subscriber, &audits, ledgers, &mut received.findings);
+                let findings = &mut received.findings;
+                let missed = finish_subscriber(&self.fleet, subscriber, &audits, ledgers, &due_ns, findings);
+                received.missed_while_away += missed;
             }
         }
         received
@@ -208,17 +247,24 @@ fn finish_subscriber(
     subscriber: u32,
     audits: &[StreamAudit],
     ledgers: &[StreamLedger],
+    due_ns: impl Fn(usize, u64) -> u64,
     findings: &mut Findings,
-) {
+) -> u64 {
+    let mut missed = 0;
     let streams = usize::from(fleet.streams);
     for (channel, audits) in fleet.channels_of(subscriber).zip(audits.chunks(streams)) {
-        let ledgers = ledgers.iter().skip(channel as usize * streams);
-        for (stream, (audit, ledger)) in audits.iter().zip(ledgers).enumerate() {
-            audit.finish(ledger, |kind, seq| {
-                findings.note(Fault { kind, subscriber, channel, stream: Some(stream as u16), seq: Some(seq) });
-            });
+        let first = channel as usize * streams;
+        for (stream, (audit, ledger)) in audits.iter().zip(ledgers.iter().skip(first)).enumerate() {
+            missed += audit.finish(
+                ledger,
+                |seq| due_ns(first + stream, seq),
+                |kind, seq| {
+                    findings.note(Fault { kind, subscriber, channel, stream: Some(stream as u16), seq: Some(seq) });
+                },
+            );
         }
     }
+    missed
 }
 
 impl Shared {

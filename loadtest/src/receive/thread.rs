@@ -9,19 +9,20 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 
 use super::Shared;
+use super::disruption::{Disrupted, RETRY, Scissors, count_reason};
 use super::subscriber::{Checks, Stage, Subscriber};
 use crate::audit::{Findings, StreamAudit};
 use crate::clock::nanoseconds;
 use crate::connect::open_websocket;
-use crate::fleet::{Fleet, Speech};
+use crate::fleet::{Fleet, Role};
 use crate::latency::LatencyHistogram;
-use crate::target::centrifuge::{self, CONNECT_ID, Command, Message};
+use crate::target::centrifuge::{CONNECT_ID, Command, Message};
 use crate::websocket::{self, Incoming, Kind};
 
 /// What a thread reads at once. Connections keep nothing of it unless a frame is incomplete.
@@ -62,6 +63,19 @@ struct ThreadState {
     checks: Checks,
     loop_delay: LatencyHistogram,
     ended: BTreeMap<String, u64>,
+    /// Present in runs that cut connections.
+    scissors: Option<Box<Scissors>>,
+}
+
+/// How the drive of a connection ended.
+#[derive(Debug)]
+enum Ending {
+    /// The peer, or an error, with the reason in words.
+    Over(String),
+    /// We cut it, and stay away for so long.
+    Cut(Duration),
+    /// It is subscribed and from now on misbehaves.
+    Misbehaves(Role),
 }
 
 /// What a thread leaves behind.
@@ -71,6 +85,8 @@ pub(super) struct ThreadOutcome {
     pub(super) findings: Findings,
     pub(super) foreign: u64,
     pub(super) latency: LatencyHistogram,
+    pub(super) phases: Vec<LatencyHistogram>,
+    pub(super) disrupted: Disrupted,
     pub(super) loop_delay: LatencyHistogram,
     pub(super) ended: BTreeMap<String, u64>,
 }
@@ -82,8 +98,16 @@ async fn receive(state: Rc<RefCell<ThreadState>>, mut stopped: watch::Receiver<b
     };
     let permits = Arc::new(Semaphore::new(permits));
     tokio::task::spawn_local(tick(state.clone()));
+    let pace = {
+        let fleet = &state.borrow().fleet;
+        fleet.connects_per_second.map(|rate| fleet.threads as f64 / rate)
+    };
     let starter = async {
+        let began = tokio::time::Instant::now();
         for slot in 0..count {
+            if let Some(pace) = pace {
+                tokio::time::sleep_until(began + Duration::from_secs_f64(pace * slot as f64)).await;
+            }
             let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             state.borrow_mut().subscribers[slot].permit = Some(permit);
             tokio::task::spawn_local(hold(state.clone(), slot));
@@ -109,6 +133,7 @@ async fn tick(state: Rc<RefCell<ThreadState>>) {
             state.loop_delay.record(nanoseconds((now - due).saturating_sub(TIMER_GRANULARITY)));
         }
         due = now;
+        state.cut_due();
         if ticks.is_multiple_of(TICKS_PER_HAND_OVER) {
             state.hand_over();
         }
@@ -122,34 +147,98 @@ async fn hold(state: Rc<RefCell<ThreadState>>, slot: usize) {
         (state.fleet.clone(), state.subscribers[slot].index)
     };
     // Boxed, so that the memory of opening is not part of every idle connection.
-    let opening = Box::pin(async {
-        let opening = open_websocket(&fleet.endpoint, fleet.encoding.subprotocol(), index);
-        match tokio::time::timeout(fleet.connect_timeout, opening).await {
-            Ok(opened) => opened,
-            Err(_) => anyhow::bail!("no handshake within {:?}", fleet.connect_timeout),
-        }
-    });
-    let (mut stream, rest) = match opening.await {
+    let (mut stream, rest) = match Box::pin(open(&fleet, index)).await {
         Ok(opened) => opened,
         Err(error) => return state.borrow().shared.fail(format!("subscriber {index}: {error:#}")),
     };
     drop(fleet);
     let begun = state.borrow_mut().begin(slot, &rest);
     drop(rest);
-    let reason = match begun {
-        Ok(()) => std::future::poll_fn(|context| state.borrow_mut().drive(slot, &mut stream, context)).await,
-        Err(reason) => reason,
+    if let Err(reason) = begun {
+        return state.borrow_mut().end(slot, reason);
+    }
+    loop {
+        let ending = std::future::poll_fn(|context| state.borrow_mut().drive(slot, &mut stream, context)).await;
+        let away = match ending {
+            Ending::Cut(offline) => {
+                state.borrow_mut().leave(slot, offline);
+                offline
+            }
+            Ending::Over(reason) if state.borrow().is_away(slot) => {
+                state.borrow_mut().refused(slot, reason);
+                RETRY
+            }
+            Ending::Over(reason) => return state.borrow_mut().end(slot, reason),
+            Ending::Misbehaves(role) => return Box::pin(misbehave(state, slot, stream, role)).await,
+        };
+        stream = Box::pin(come_back(&state, slot, stream, away)).await;
+    }
+}
+
+async fn open(fleet: &Fleet, index: u32) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+    match tokio::time::timeout(fleet.connect_timeout, open_websocket(fleet, index)).await {
+        Ok(opened) => opened,
+        Err(_) => anyhow::bail!("no handshake within {:?}", fleet.connect_timeout),
+    }
+}
+
+/// Closes the old connection and opens a new one after `away`, again and again until it is there.
+async fn come_back(state: &Rc<RefCell<ThreadState>>, slot: usize, old: TcpStream, away: Duration) -> TcpStream {
+    drop(old);
+    let (fleet, index) = {
+        let state = state.borrow();
+        (state.fleet.clone(), state.subscribers[slot].index)
     };
-    state.borrow_mut().end(slot, reason);
+    let mut wait = away;
+    loop {
+        tokio::time::sleep(wait).await;
+        let begun = match open(&fleet, index).await {
+            Ok((stream, rest)) => state.borrow_mut().begin(slot, &rest).map(|()| stream),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        match begun {
+            Ok(stream) => return stream,
+            Err(reason) => state.borrow_mut().refused(slot, reason),
+        }
+        wait = RETRY;
+    }
+}
+
+/// A client that reads too slowly, or neither reads nor answers any more, until the server ends it.
+async fn misbehave(state: Rc<RefCell<ThreadState>>, slot: usize, mut stream: TcpStream, role: Role) {
+    const TURN: Duration = Duration::from_millis(100);
+    let per_turn = (state.borrow().fleet.slow_bytes_per_second / 10).clamp(1, READ_BUFFER_BYTES as u64) as usize;
+    let began = tokio::time::Instant::now();
+    let reason = loop {
+        tokio::time::sleep(TURN).await;
+        if role == Role::SlowReader {
+            match state.borrow_mut().read_a_little(slot, &mut stream, per_turn) {
+                Ok(()) => continue,
+                Err(reason) => break reason,
+            }
+        }
+        // What has arrived stays unread; only the end is looked for.
+        match stream.ready(Interest::READABLE).await {
+            Ok(ready) if ready.is_read_closed() => break "closed by the server".to_owned(),
+            Ok(_) => {}
+            Err(error) => break format!("failed: {error}"),
+        }
+    };
+    let disrupted = &mut state.borrow_mut().checks.disrupted;
+    disrupted.misbehaved_for.record(nanoseconds(began.elapsed()));
+    let reasons =
+        if role == Role::SlowReader { &mut disrupted.slow_readers_ended } else { &mut disrupted.half_open_ended };
+    count_reason(reasons, reason);
 }
 
 impl ThreadState {
     fn new(shared: Arc<Shared>, fleet: Arc<Fleet>, thread: usize) -> Self {
-        let audits = fleet.subscriptions as usize * usize::from(fleet.streams);
         let mine = (thread as u32..fleet.subscribers).step_by(fleet.threads);
-        let subscribers = mine.map(|index| Subscriber::new(index, audits));
+        let subscribers: Vec<Subscriber> = mine.map(|index| Subscriber::new(index, &fleet)).collect();
+        let scissors = || Box::new(Scissors::new(subscribers.len(), fleet.seed ^ thread as u64));
         ThreadState {
-            subscribers: subscribers.collect(),
+            scissors: fleet.cuts.then(scissors),
+            subscribers,
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             shared,
             fleet,
@@ -162,16 +251,17 @@ impl ThreadState {
     /// The WebSocket is open; `received` came with the server's handshake.
     fn begin(&mut self, slot: usize, received: &[u8]) -> Result<(), String> {
         let subscriber = &mut self.subscribers[slot];
-        match self.fleet.speech {
-            Speech::Silence => subscriber.go_live(&self.shared),
-            Speech::Centrifuge => {
-                subscriber.stage = Stage::Connecting;
-                let token = self.fleet.tokens.token(&format!("loadtest-{}", subscriber.index));
-                let token = token.map_err(|error| format!("{error:#}"))?;
-                subscriber.send(&self.fleet, |command, encoding| {
-                    centrifuge::write_command(command, encoding, CONNECT_ID, Command::Connect { token: &token });
-                });
-            }
+        if self.fleet.speech.introduces_itself() {
+            subscriber.stage = Stage::Connecting;
+            let token = self.fleet.tokens.token(&format!("loadtest-{}", subscriber.index));
+            let token = token.map_err(|error| format!("{error:#}"))?;
+            subscriber.send(&self.fleet, CONNECT_ID, Command::Connect { token: &token });
+        } else {
+            // Nobody confirms anything: from here on everything is owed.
+            let now_ns = self.fleet.clock.now_ns();
+            (0..self.fleet.subscriptions as usize)
+                .for_each(|place| subscriber.subscription_returned(&self.fleet, place, now_ns, false));
+            subscriber.go_live(&self.shared);
         }
         if received.len() > self.buffer.len() {
             return Err("too much at once after the handshake".to_owned());
@@ -181,14 +271,25 @@ impl ThreadState {
     }
 
     /// Sends and receives until the socket has no more; ready with the reason when the connection is over.
-    fn drive(&mut self, slot: usize, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<String> {
+    fn drive(&mut self, slot: usize, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<Ending> {
+        if let Some(scissors) = &mut self.scissors {
+            let mine = &mut scissors.slots[slot];
+            if let Some(offline) = mine.cut.take_if(|_| self.subscribers[slot].stage == Stage::Live) {
+                return Poll::Ready(Ending::Cut(offline));
+            }
+            mine.waker = Some(context.waker().clone());
+        }
         loop {
+            let Subscriber { audited, stage, index, .. } = self.subscribers[slot];
+            if !audited && stage == Stage::Live {
+                return Poll::Ready(Ending::Misbehaves(self.fleet.role(index)));
+            }
             let output = &mut self.subscribers[slot].output;
             while !output.is_empty() {
                 match Pin::new(&mut *stream).poll_write(context, output) {
                     Poll::Ready(Ok(sent)) if sent == output.len() => *output = Vec::new(),
                     Poll::Ready(Ok(sent)) => drop(output.drain(..sent)),
-                    Poll::Ready(Err(error)) => return Poll::Ready(format!("write failed: {error}")),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Ending::Over(format!("write failed: {error}"))),
                     Poll::Pending => break,
                 }
             }
@@ -196,13 +297,76 @@ impl ThreadState {
             let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
             let length = buffer.filled().len();
             match read {
-                Ok(()) if length == 0 => return Poll::Ready("closed without a Close frame".to_owned()),
+                Ok(()) if length == 0 => {
+                    return Poll::Ready(Ending::Over("closed without a Close frame".to_owned()));
+                }
                 Ok(()) => {}
-                Err(error) => return Poll::Ready(format!("read failed: {error}")),
+                Err(error) => return Poll::Ready(Ending::Over(format!("read failed: {error}"))),
             }
             if let Err(reason) = self.handle(slot, length) {
-                return Poll::Ready(reason);
+                return Poll::Ready(Ending::Over(reason));
             }
+        }
+    }
+
+    /// One turn of a slow reader; an error is the end of its connection.
+    fn read_a_little(&mut self, slot: usize, stream: &mut TcpStream, most: usize) -> Result<(), String> {
+        let length = match stream.try_read(&mut self.buffer[..most]) {
+            Ok(0) => return Err("closed without a Close frame".to_owned()),
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(format!("read failed: {error}")),
+        };
+        self.handle(slot, length)?;
+        let output = &mut self.subscribers[slot].output;
+        // Pongs are small: what does not fit is given up with the connection.
+        let sent = if output.is_empty() { Ok(0) } else { stream.try_write(output) };
+        output.clear();
+        sent.map(drop).map_err(|error| format!("write failed: {error}"))
+    }
+
+    // === cut connections ===
+
+    fn cut_due(&mut self) {
+        let (Some(scissors), Some(plan)) = (&mut self.scissors, self.shared.plan.get()) else {
+            if let Some(plan) = self.shared.plan.get() {
+                self.checks.begin_phases(plan);
+            }
+            return;
+        };
+        self.checks.begin_phases(plan);
+        let now_ns = self.fleet.clock.now_ns();
+        let share = self.subscribers.len() as f64 / f64::from(self.fleet.subscribers.max(1));
+        scissors.cut_due(now_ns, plan.at(now_ns), share);
+    }
+
+    fn is_away(&self, slot: usize) -> bool {
+        self.scissors.as_ref().is_some_and(|scissors| scissors.slots[slot].returns_ns != 0)
+    }
+
+    fn leave(&mut self, slot: usize, offline: Duration) {
+        self.subscribers[slot].leave();
+        self.shared.subscribed.fetch_sub(1, Ordering::SeqCst);
+        self.checks.disrupted.cuts += 1;
+        let returns_ns = self.fleet.clock.now_ns() + nanoseconds(offline);
+        if let Some(scissors) = &mut self.scissors {
+            scissors.slots[slot].returns_ns = returns_ns;
+        }
+    }
+
+    fn refused(&mut self, slot: usize, reason: String) {
+        self.subscribers[slot].start_over();
+        count_reason(&mut self.checks.disrupted.refusals, reason);
+    }
+
+    /// A client that was away is back if its subscriptions are all confirmed.
+    fn note_return(&mut self, slot: usize) {
+        let Some(scissors) = &mut self.scissors else { return };
+        let mine = &mut scissors.slots[slot];
+        if mine.returns_ns != 0 && self.subscribers[slot].stage == Stage::Live {
+            let wanted = std::mem::take(&mut mine.returns_ns);
+            self.checks.disrupted.returned += 1;
+            self.checks.disrupted.return_time.record(self.fleet.clock.now_ns().saturating_sub(wanted));
         }
     }
 
@@ -215,10 +379,13 @@ impl ThreadState {
         let mut over = None;
         let read = frames.read(&buffer[..length], |incoming| match incoming {
             Incoming::Message(frame) => {
-                centrifuge::read_frame(fleet.encoding, frame, fleet.format.bytes(), |message| {
+                let bytes = |beginning: &[u8]| fleet.format.expected_bytes(beginning);
+                fleet.speech.read(frame, bytes, |message| {
                     let handled = match message {
-                        Message::Publication { channel, data } => {
-                            checks.publication(fleet, subscriber, &channel, data, now_ns);
+                        Message::Publication { channel, data, offset } => {
+                            // Where there are no channels, all is one.
+                            let channel = if channel.is_empty() { fleet.channels.name(0) } else { &channel };
+                            checks.publication(fleet, subscriber, channel, data, offset, now_ns);
                             Ok(())
                         }
                         other => subscriber.handle(fleet, shared, checks, other),
@@ -245,6 +412,7 @@ impl ThreadState {
         if faults > 0 {
             shared.faults.fetch_add(faults, Ordering::SeqCst);
         }
+        self.note_return(slot);
         read.map_err(|violation| violation.to_string())?;
         over.map_or(Ok(()), Err)
     }
@@ -256,8 +424,7 @@ impl ThreadState {
         if subscriber.stage != Stage::Live {
             self.shared.fail(format!("subscriber {}: {reason}", subscriber.index));
         }
-        let reason = if self.ended.len() < 20 { reason } else { "other".to_owned() };
-        *self.ended.entry(reason).or_default() += 1;
+        count_reason(&mut self.ended, reason);
         self.shared.ended.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -272,10 +439,11 @@ impl ThreadState {
 
     fn finish(mut self) -> ThreadOutcome {
         self.hand_over();
-        let ThreadState { subscribers, checks, loop_delay, ended, shared: _, fleet: _, buffer: _ } = self;
-        let Checks { findings, foreign, latency, interval: _, fresh: _, faults: _ } = checks;
-        let audits = subscribers.into_iter().map(|subscriber| (subscriber.index, subscriber.audits)).collect();
-        ThreadOutcome { audits, findings, foreign, latency, loop_delay, ended }
+        let ThreadState { subscribers, checks, loop_delay, ended, shared: _, fleet: _, buffer: _, scissors: _ } = self;
+        let Checks { findings, foreign, latency, phases, disrupted, .. } = checks;
+        let audited = subscribers.into_iter().filter(|subscriber| subscriber.audited);
+        let audits = audited.map(|subscriber| (subscriber.index, subscriber.audits)).collect();
+        ThreadOutcome { audits, findings, foreign, latency, phases, disrupted, loop_delay, ended }
     }
 }
 
@@ -285,6 +453,8 @@ mod tests {
     use crate::audit::FaultKind;
 
     use crate::payload::{PayloadFormat, Stamp};
+    use crate::target::centrifuge::{Encoding, write_publication};
+    use crate::target::speech::Speech;
     use crate::websocket::write_frame;
 
     const STAMP: Stamp = Stamp { channel: 1, stream: 0, seq: 0, due_ns: 0 };
@@ -292,7 +462,7 @@ mod tests {
     /// A thread whose one subscriber is live on channel 1 of three.
     fn live_on_channel_1() -> ThreadState {
         let mut fleet = crate::fleet::tests::fleet(2, 1, 3);
-        fleet.speech = Speech::Silence;
+        fleet.speech = Speech::Silence(Encoding::Json);
         fleet.threads = 2;
         let mut state = ThreadState::new(Arc::new(Shared::default()), Arc::new(fleet), 1);
         assert_eq!(state.subscribers.len(), 1);
@@ -303,7 +473,7 @@ mod tests {
     fn deliver(state: &mut ThreadState, channel: &str, format: &PayloadFormat, stamp: Stamp) {
         let (mut payload, mut message, mut frame) = (Vec::new(), Vec::new(), Vec::new());
         format.write(stamp, &mut payload);
-        centrifuge::write_publication(&mut message, state.fleet.encoding, channel, &payload);
+        write_publication(&mut message, Encoding::Json, channel, &payload);
         write_frame(&mut frame, Kind::Text, &message, None);
         state.buffer[..frame.len()].copy_from_slice(&frame);
         state.handle(0, frame.len()).expect("the connection goes on");
@@ -333,7 +503,7 @@ mod tests {
     #[test]
     fn a_message_of_another_run_is_no_fault() {
         let mut state = live_on_channel_1();
-        deliver(&mut state, "t-1", &PayloadFormat::new(77, 128, 1), STAMP);
+        deliver(&mut state, "t-1", &PayloadFormat::new(77, &[128], 0.0, 1), STAMP);
         assert_eq!((state.checks.foreign, state.checks.findings.total()), (1, 0));
     }
 

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 
 use super::Endpoint;
-use super::centrifuge::{self, CONNECT_ID, Command, Encoding, Message};
+use super::centrifuge::{CONNECT_ID, Command, Message};
 use super::grpc::GrpcWire;
 use super::http::HttpWire;
+use super::speech::Speech;
 use crate::websocket::{self, FrameReader, Handshake, Incoming};
 
 /// How publications reach the server.
@@ -67,7 +68,7 @@ impl Wire {
         match self {
             Wire::Http(wire) => wire.in_flight(),
             Wire::Grpc(wire) => wire.in_flight(),
-            Wire::WebSocket(wire) => wire.waiting.len(),
+            Wire::WebSocket(wire) => wire.waiting.len() + wire.unanswerable.len(),
         }
     }
 
@@ -86,6 +87,14 @@ impl Wire {
             Wire::Http(wire) => wire.output(),
             Wire::Grpc(wire) => wire.output(),
             Wire::WebSocket(wire) => &mut wire.output,
+        }
+    }
+
+    /// Everything queued has been handed to the socket: publications that are never answered count as accepted.
+    pub fn sent(&mut self, answers: &mut Vec<Answer>) {
+        if let Wire::WebSocket(wire) = self {
+            let accepted = wire.unanswerable.drain(..).map(|ticket| Answer { ticket, outcome: Ok(()) });
+            answers.extend(accepted);
         }
     }
 
@@ -109,13 +118,15 @@ pub struct WebSocketWire {
     stage: Stage,
     handshake: Handshake,
     head: Vec<u8>,
-    encoding: Encoding,
+    speech: Speech,
     token: String,
     frames: FrameReader,
     output: Vec<u8>,
     command: Vec<u8>,
     last_id: u32,
     waiting: HashMap<u32, u64>,
+    /// Publications that nobody answers and that have not been sent completely.
+    unanswerable: Vec<u64>,
     pongs: bool,
 }
 
@@ -128,24 +139,29 @@ enum Stage {
 
 impl WebSocketWire {
     /// Begins the handshake; an empty `token` connects anonymously.
-    pub fn new(endpoint: &Endpoint, encoding: Encoding, token: String) -> Self {
+    pub fn new(endpoint: &Endpoint, speech: Speech, token: String) -> Self {
         let handshake = Handshake::new();
         WebSocketWire {
             stage: Stage::Upgrading,
-            output: handshake.request(&endpoint.host, &endpoint.path, encoding.subprotocol()),
+            output: handshake.request(&endpoint.host, &endpoint.path, speech.subprotocol()),
             handshake,
             head: Vec::new(),
-            encoding,
+            speech,
             token,
             frames: FrameReader::default(),
             command: Vec::new(),
             last_id: CONNECT_ID,
             waiting: HashMap::new(),
+            unanswerable: Vec::new(),
             pongs: false,
         }
     }
 
     fn publish(&mut self, ticket: u64, channel: &str, data: &[u8]) {
+        if !self.speech.answers_publications() {
+            self.unanswerable.push(ticket);
+            return self.send(0, Command::Publish { channel, data });
+        }
         self.last_id = self.last_id.checked_add(1).unwrap_or(CONNECT_ID + 1);
         self.waiting.insert(self.last_id, ticket);
         self.send(self.last_id, Command::Publish { channel, data });
@@ -153,8 +169,8 @@ impl WebSocketWire {
 
     fn send(&mut self, id: u32, command: Command<'_>) {
         self.command.clear();
-        centrifuge::write_command(&mut self.command, self.encoding, id, command);
-        websocket::write_frame(&mut self.output, self.encoding.frame_kind(), &self.command, Some(rand::random()));
+        self.speech.write(&mut self.command, id, command);
+        websocket::write_frame(&mut self.output, self.speech.frame_kind(), &self.command, Some(rand::random()));
     }
 
     fn handle(&mut self, bytes: &[u8], answers: &mut Vec<Answer>) -> Result<(), String> {
@@ -166,9 +182,13 @@ impl WebSocketWire {
             return Ok(());
         };
         let rest = self.head.split_off(end);
-        self.stage = Stage::Connecting;
-        let token = std::mem::take(&mut self.token);
-        self.send(CONNECT_ID, Command::Connect { token: &token });
+        if self.speech.introduces_itself() {
+            self.stage = Stage::Connecting;
+            let token = std::mem::take(&mut self.token);
+            self.send(CONNECT_ID, Command::Connect { token: &token });
+        } else {
+            self.stage = Stage::Ready;
+        }
         self.handle_frames(&rest, answers)
     }
 
@@ -176,14 +196,21 @@ impl WebSocketWire {
         let mut replies = Vec::new();
         let mut pongs = Vec::new();
         let mut closed = None;
-        let encoding = self.encoding;
+        let speech = self.speech;
         let read = self.frames.read(bytes, |incoming| match incoming {
-            Incoming::Message(frame) => centrifuge::read_frame(encoding, frame, 0, |message| match message {
-                Message::Answer { id, wants_pong, error } => replies.push((id, wants_pong, error)),
-                Message::Ping => replies.push((0, false, None)),
-                Message::Unreadable => closed = Some("unreadable message".to_owned()),
-                Message::Publication { .. } | Message::Unsubscribed { .. } | Message::Other => {}
-            }),
+            Incoming::Message(frame) => speech.read(
+                frame,
+                |_| 0,
+                |message| match message {
+                    Message::Answer { id, wants_pong, error } => replies.push((id, wants_pong, error)),
+                    Message::Ping => replies.push((0, false, None)),
+                    Message::Unreadable => closed = Some("unreadable message".to_owned()),
+                    Message::Publication { .. }
+                    | Message::Subscribed { .. }
+                    | Message::Unsubscribed { .. }
+                    | Message::Other => {}
+                },
+            ),
             Incoming::Ping(payload) => pongs.push(payload.to_vec()),
             Incoming::Close(code, reason) => closed = Some(format!("closed by the server: {code:?} {reason}")),
         });

@@ -1,6 +1,6 @@
 //! What is on the other side: addresses and the protocols spoken there, each without a socket.
 //!
-//! [`centrifuge`] is what subscribers speak. [`http`] and [`grpc`] are what publishers speak to the server API; together
+//! [`speech`] is what is spoken on WebSockets, first of all [`centrifuge`]. [`http`] and [`grpc`] are what publishers speak to the server API; together
 //! with a publishing WebSocket connection they are the three kinds of [`lane`].
 
 pub mod centrifuge;
@@ -8,6 +8,8 @@ pub mod grpc;
 mod header_block;
 pub mod http;
 pub mod lane;
+mod socket_io;
+pub mod speech;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
