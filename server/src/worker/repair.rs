@@ -241,3 +241,75 @@ impl Worker {
         self.reschedule(at);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        broker::memory::MemoryBroker,
+        channels::ChannelTable,
+        clock::Clock,
+        config::Config,
+        presence::memory::MemoryPresence,
+        session::{Opening, protocol::Protocol},
+        settings::Settings,
+        wire::websocket,
+        worker::{Adopted, Carrier, Shared, Users, inbox::Inbox},
+    };
+
+    const CHANNEL: &str = "chat";
+
+    fn worker() -> Worker {
+        let options = r#"{
+            "client": {"insecure": true},
+            "channel": {"without_namespace": {"history_size": 10, "history_ttl": "60s", "force_positioning": true}}
+        }"#;
+        let config = Config::from_json(options).unwrap();
+        let settings = Arc::new(Settings::new(&config, "test").unwrap());
+        let inbox = Arc::new(Inbox::new());
+        let table = Arc::new(ChannelTable::new(vec![inbox.clone()]));
+        let (clock, services) = (Clock::start(), tokio::runtime::Handle::current());
+        let shared = Shared {
+            clock,
+            inboxes: vec![inbox],
+            counters: vec![Arc::default()],
+            table: table.clone(),
+            users: Arc::new(Users::default()),
+            broker: Arc::new(MemoryBroker::start(table, clock, &services)),
+            presence: Arc::new(MemoryPresence::default()),
+            presence_expires: false,
+            displace: Box::new(|_, _| {}),
+            services,
+        };
+        Worker::new(0, Arc::new(shared), settings)
+    }
+
+    /// A connection that has subscribed.
+    fn subscriber() -> Adopted {
+        let commands =
+            format!("{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{CHANNEL}\"}}}}");
+        let mut first_bytes = Vec::new();
+        websocket::frame(websocket::Kind::Text, commands.as_bytes(), &mut first_bytes);
+        // A frame of a client is masked; with a mask of zeros the payload stays as it is.
+        first_bytes[1] |= 0x80;
+        first_bytes.splice(2..2, [0; 4]);
+        let (protocol, opening) = (Protocol::Json, Opening::default());
+        Adopted { carrier: Carrier::Sink, first_bytes, protocol, deflate: None, opening }
+    }
+
+    #[tokio::test]
+    async fn the_last_one_told_of_a_loss_takes_the_channel_along() {
+        let mut worker = worker();
+        worker.message(Message::Adopt(Box::new(subscriber())));
+        let name = ChannelName::from(CHANNEL);
+        let key = worker.channels.key(&name).expect("the subscription has begun");
+        let since = worker.channels.get(key).position().expect("a channel with history has a position").clone();
+
+        let top = StreamPosition { epoch: "another".into(), ..since.clone() };
+        let result = Ok(History { publications: Vec::new(), top });
+        worker.message(Message::Repaired(Box::new(Read { channel: name.clone(), since, result, check: false })));
+
+        assert_eq!(worker.channels.key(&name), None);
+        assert!(worker.shared.table.is_empty());
+    }
+}
